@@ -21,6 +21,7 @@ use bellrope_books::{Bookkeeper, KeyHolder, Tokens};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
+use bellrope_shm::process;
 use bellrope_terminal::{Outcome, output, signals, stderr};
 use clap::Args;
 use signal_hook::{
@@ -46,6 +47,14 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const BOOKS: Duration = Duration::from_secs(2);
 /// How long what is to be said at a terminal may take before the log goes to its file.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// Memory that has to be there before anything is begun: for settings, books and the first threads. What the server's own take
+/// is asked for when it is known how many there are.
+const LEAST_MEMORY: usize = 8 << 20;
+/// What a thread takes with its stack, and what is left for all else: that one can be started does not say that there is anything
+/// left for it.
+const OF_A_THREAD: usize = (2 << 20) + (64 << 10);
+const BESIDE_THREADS: usize = 1 << 20;
 
 const HELP: &str = r#"Examples:
   bellrope serve
@@ -111,6 +120,7 @@ fn token_names(tokens: Option<Tokens>) -> impl Fn(&str) -> Option<String> + Send
 
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    process::check_memory(LEAST_MEMORY).context("starting")?;
     let mut settings = Settings::load(&args.settings)?;
     // From here on nothing waits for whoever should read standard error.
     stderr::start().context("starting the thread that writes the log")?;
@@ -168,6 +178,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let help =
         "Lines of the log that were lost, because the lines before them were not read or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
+    let listening = usize::from(health.is_some()) + api_port.map_or(0, |_| api_port::threads(api_threads));
+    process::check_memory(OF_A_THREAD * listening + BESIDE_THREADS)
+        .context("starting what listens beside the socket")?;
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let start_api = |port| ApiPort::start(port, api_threads, of_port, keys, &server.metrics());
     let api_port = api_port.map(start_api).transpose()?;

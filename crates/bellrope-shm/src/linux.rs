@@ -5,6 +5,7 @@
 //! has to watch implement [`AsFd`](std::os::fd::AsFd).
 
 pub(crate) mod clock;
+mod denied;
 pub(crate) mod detach;
 pub(crate) mod memory;
 pub mod proc;

@@ -15,6 +15,9 @@ use std::{panic, thread};
 /// # Panics
 /// If `work` does.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if !is_to_spare(LEAST_MEMORY) {
+        return work();
+    }
     let mut work = Some(work);
     let done = thread::scope(|scope| {
         let run = || work.take().map(|work| work());
@@ -23,6 +26,17 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     });
     // Where no thread is to be had it is done here.
     done.unwrap_or_else(|| work.take().expect("it was not begun")())
+}
+
+/// Memory that there has to be for a thread: twice what its stack takes, so that something is left for what it does.
+const LEAST_MEMORY: usize = 4 << 20;
+
+/// Whether this process may have so much more memory. It is not touched.
+fn is_to_spare(bytes: usize) -> bool {
+    let mut room = Vec::<u8>::new();
+    let reserved = room.try_reserve_exact(bytes);
+    std::hint::black_box(&room);
+    reserved.is_ok()
 }
 
 #[cfg(test)]

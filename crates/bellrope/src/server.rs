@@ -75,7 +75,7 @@ use self::{
     inbox::Inbox,
     message::WorkerMessage,
     path::OwnedPath,
-    start::{spawn, starting, try_memory},
+    start::{spawn, starting, try_accepting, try_memory, try_threads},
     worker::Worker,
 };
 pub use crate::spin::SpinPolicy;
@@ -137,9 +137,19 @@ impl ServerBuilder {
         let retirement = Retirement::new(owned_path.as_ref().map(OwnedPath::watch), on_ending);
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
-        let runtime = match registry.needs_runtime() && self.runtime.is_none() {
-            true => Some(start::build_runtime(config.async_threads as usize)?),
-            false => None,
+        let async_threads = match registry.needs_runtime() && self.runtime.is_none() {
+            true => config.async_threads as usize,
+            false => 0,
+        };
+        #[cfg(not(feature = "tokio"))]
+        let async_threads = 0;
+        // And one that accepts.
+        try_threads(config.fixed()?.workers + 1 + async_threads)?;
+        try_accepting()?;
+        #[cfg(feature = "tokio")]
+        let runtime = match async_threads {
+            0 => None,
+            threads => Some(start::build_runtime(threads)?),
         };
         let mut core = Core::new(
             registry,

@@ -97,7 +97,7 @@ impl ApiPort {
                 Ok::<_, Infallible>(answer.map(|body| Lasting { body, _working: working }))
             }
         });
-        let listener = HttpListener::on(listener, listener_config(threads), service)?;
+        let listener = HttpListener::on(listener, listener_config(self::threads(threads)), service)?;
         let help = "Connections to the API port that were refused, put out for others, or found no place.";
         metrics.watch_counter("ipc_openai_connections_dropped_total", help, listener.dropped());
         Ok(Self { listener, end })
@@ -127,13 +127,18 @@ impl ApiPort {
     }
 }
 
-/// What a client may take. An answer may last as long as its reader keeps reading.
-fn listener_config(threads: u32) -> ListenerConfig {
-    let mut config = ListenerConfig::new("the API port", "bellrope-api");
-    config.threads = match threads {
+/// How many threads serve it.
+pub(super) fn threads(wanted: u32) -> usize {
+    match wanted {
         0 => std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_THREADS)),
-        threads => threads as usize,
-    };
+        wanted => wanted as usize,
+    }
+}
+
+/// What a client may take. An answer may last as long as its reader keeps reading.
+fn listener_config(threads: usize) -> ListenerConfig {
+    let mut config = ListenerConfig::new("the API port", "bellrope-api");
+    config.threads = threads;
     config.max_connections = MAX_CONNECTIONS;
     config.full_answer = FULL;
     config.max_head_bytes = MAX_HEAD;

@@ -238,10 +238,14 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
 /// Says which test is to filter its system calls and then become the program.
 const FILTERED: &str = "BELLROPE_TEST_FILTERED";
 
-/// Becomes the program, where memfd_create is denied.
+/// And which system call is denied it.
+const DENIED: &str = "BELLROPE_TEST_DENIED";
+
+/// Becomes the program, where a system call is denied.
 fn become_filtered(program: &str) -> ! {
+    let number = std::env::var(DENIED).unwrap().parse().unwrap();
     let denied = SeccompFilter::new(
-        [(number_of_memfd_create(), Vec::new())].into(),
+        [(number, Vec::new())].into(),
         SeccompAction::Allow,
         SeccompAction::Errno(1),
         TargetArch::try_from(std::env::consts::ARCH).unwrap(),
@@ -249,12 +253,57 @@ fn become_filtered(program: &str) -> ! {
     let denied: BpfProgram = denied.unwrap().try_into().unwrap();
     seccompiler::apply_filter(&denied).unwrap();
     let arguments = std::env::var(FILTERED).unwrap();
-    panic!("{}", Command::new(program).args(arguments.split(' ')).env_remove(FILTERED).exec())
+    panic!("{}", Command::new(program).args(arguments.split(' ')).env_remove(FILTERED).env_remove(DENIED).exec())
 }
 
-/// The number of the system call, by architecture.
-fn number_of_memfd_create() -> i64 {
-    if cfg!(target_arch = "x86_64") { 319 } else { 279 }
+/// Runs a command of the program in this home where a system call is denied, through this test, which becomes it.
+fn run_filtered(home: &Home, test: &str, denied: i64, arguments: &str) -> Running {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture"]).env_clear().env("XDG_RUNTIME_DIR", home.path(""));
+    command.env(FILTERED, arguments).env(DENIED, denied.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(&mut command)
+}
+
+/// The number of a system call, by architecture.
+fn by_architecture(x86_64: i64, others: i64) -> i64 {
+    if cfg!(target_arch = "x86_64") { x86_64 } else { others }
+}
+
+// Fault 68.
+#[test]
+fn where_a_sandbox_denies_what_nobody_can_do_without_it_is_named_on_both_sides() {
+    const TEST: &str = "confined::where_a_sandbox_denies_what_nobody_can_do_without_it_is_named_on_both_sides";
+    if std::env::var_os(FILTERED).is_some() {
+        become_filtered(env!("CARGO_BIN_EXE_bellrope"));
+    }
+    let home = Home::new();
+    let calls = [
+        ("accept4", by_architecture(288, 242), true, false),
+        ("eventfd2", by_architecture(290, 19), true, true),
+        ("epoll_create1", by_architecture(291, 20), true, true),
+        ("epoll_ctl", by_architecture(233, 21), true, true),
+        ("epoll_wait", by_architecture(232, 22), true, false),
+        ("recvmsg", by_architecture(47, 212), false, true),
+    ];
+    for (name, number, of_server, _) in calls {
+        if of_server {
+            let said = run_filtered(&home, TEST, number, "serve").finish();
+            let named = format!("{name}, which a sandbox must let through: Operation not permitted");
+            assert!(said.code == Some(1) && said.stderr.contains(&named), "{name}: {said:?}");
+            let refused = run_behind(&home, "exec", "call echo x").failed(1);
+            assert!(refused.contains("no server listens at "), "{name}: {refused}");
+        }
+    }
+    let _server = home.serve::<&str>([]);
+    for (name, number, _, of_client) in calls {
+        let rung = run_filtered(&home, TEST, number, "call echo x").finish();
+        let named = format!("{name}, which a sandbox must let through: Operation not permitted");
+        assert!(
+            if of_client { rung.code == Some(1) && rung.stderr.contains(&named) } else { rung.stdout.ends_with('x') },
+            "{name}: {rung:?}"
+        );
+    }
 }
 
 // Fault 68.
@@ -266,12 +315,8 @@ fn where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doct
         become_filtered(env!("CARGO_BIN_EXE_bellrope"));
     }
     let home = Home::new();
-    let run = |arguments: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([TEST, "--exact", "--nocapture"]).env_clear().env("XDG_RUNTIME_DIR", home.path(""));
-        command.env(FILTERED, arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::start(&mut command)
-    };
+    // memfd_create.
+    let run = |arguments: &str| run_filtered(&home, TEST, by_architecture(319, 279), arguments);
     let server = run("serve");
     let warned = server.said("making the shared memory that every connection needs");
     assert!(warned.contains("WARN") && warned.contains("Operation not permitted"), "{warned}");
@@ -352,6 +397,34 @@ fn a_limit_on_data_refuses_the_call_that_does_not_fit_and_serves_all_others() {
     server.said("the system gives the server no 62914560 bytes of memory");
     assert_eq!(client.call("echo", b"small").unwrap(), b"small");
     assert_eq!(client.call("echo", &vec![1; MIB]).unwrap().len(), MIB);
+}
+
+// Fault 68.
+#[test]
+fn with_too_little_memory_a_server_does_not_start_and_says_which_limit_is_in_the_way() {
+    let home = Home::new();
+    for (option, step, name) in [("d", 500, "(RLIMIT_DATA, ulimit -d)"), ("v", 2_000, "(RLIMIT_AS, ulimit -v)")] {
+        let (mut refused, mut serves) = (0, false);
+        // In KiB, upwards until it serves.
+        for kib in (1..1_000).map(|times| times * step) {
+            let mut server =
+                Running::start(&mut home.shell(&format!("ulimit -{option} {kib}; exec \"$BELLROPE\" serve")));
+            eventually("it serves, or has ended", || {
+                serves = Client::connect(home.socket()).is_ok_and(|client| client.call("echo", b"x").is_ok());
+                serves || server.ended().is_some()
+            });
+            if serves {
+                assert_eq!(server.stop().code, Some(0));
+                break;
+            }
+            let said = server.finish();
+            let in_words = said.code == Some(1) && said.stderr.starts_with("error: ") && said.stderr.contains(name);
+            // Before the program is loaded there is nobody to say anything.
+            assert!(in_words || refused == 0, "{option} {kib}: {said:?}");
+            refused += u32::from(in_words);
+        }
+        assert!(serves && refused > 3, "{option}: {refused}");
+    }
 }
 
 // Fault 68.

@@ -16,12 +16,14 @@ pub struct ListenerConfig {
     /// Virtual memory of a thread's stack; only touched pages count. Default `None`: as the standard library has it,
     /// 2 MiB.
     pub stack_bytes: Option<usize>,
-    /// Connections open at once. For one more, one that has not asked anything gives way, or the new one is answered with
-    /// 503. Default 64.
+    /// Connections open at once. For one more, one gives way: first one that asks nothing, then one whose request comes too
+    /// slowly, then one that takes nothing of its answer. Where one of them may be so soon, the new one waits for that; else it
+    /// is answered with 503. Default 64.
     pub max_connections: usize,
     /// Of those, connections from one address. Default: all of them.
     pub max_of_address: usize,
-    /// Whether one whose answer is on its way out gives way as well, where none is silent. Default no.
+    /// Whether one whose answer is on its way out gives way as well, however quickly it is taken, where there is none of
+    /// those. Default no.
     pub answers_give_way: bool,
     /// The JSON of the answer 503. Default: an object with `error`.
     pub full_answer: &'static str,
@@ -99,8 +101,7 @@ pub enum ListenerEvent<'a> {
         /// [`ListenerConfig::max_connections`].
         limit: usize,
     },
-    /// There was no place left, and a connection that asked nothing was closed for a new one. Reported at most once a
-    /// minute.
+    /// There was no place left, and a connection was closed for a new one. Reported at most once a minute.
     Displaced {
         /// [`ListenerConfig::max_connections`].
         limit: usize,
@@ -135,7 +136,7 @@ fn log(name: &'static str, event: &ListenerEvent<'_>) {
             tracing::warn!(limit, "{name} is full; further connections are answered with 503");
         }
         ListenerEvent::Displaced { limit, from } => {
-            tracing::warn!(limit, %from, "{name} has no place left; connections that ask nothing are closed for new ones");
+            tracing::warn!(limit, %from, "{name} has no place left; connections that ask nothing, or are too slow, are closed for new ones");
         }
         ListenerEvent::Refused { from, reason, left_out } => {
             tracing::warn!(%from, left_out, "a connection to {name} was closed: {reason}");

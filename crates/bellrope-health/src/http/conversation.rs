@@ -29,7 +29,7 @@ const MIN_HEAD_BYTES: usize = 8 * 1024;
 
 /// The body of a request that has not come whole. In the extensions of such a request: a service that has read the body says so,
 /// and from then on the request counts as being worked on. Until then its connection gives way where there is no place left for
-/// another one, after those that ask nothing.
+/// another one, but only when its body comes too slowly, and after those that ask nothing.
 #[derive(Debug, Clone)]
 pub struct ComingBody(Arc<Place>);
 

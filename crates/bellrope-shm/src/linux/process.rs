@@ -137,6 +137,36 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     limit.current
 }
 
+/// Whether this process may have so many more bytes of memory, which are given back at once and never touched. Where little is
+/// left it is of no use to find that out later: a thread whose stack was the last of it, and any small allocation after that, end
+/// the process.
+///
+/// # Errors
+/// It may not; the error names the limit.
+pub fn check_memory(bytes: usize) -> io::Result<()> {
+    let mut room = Vec::<u8>::new();
+    let found = room.try_reserve_exact(bytes);
+    std::hint::black_box(&room);
+    found.map_err(|_| {
+        let limits = [
+            (Resource::Data, "data", "RLIMIT_DATA, ulimit -d"),
+            (Resource::As, "address space", "RLIMIT_AS, ulimit -v"),
+        ];
+        let limits: Vec<_> = limits
+            .into_iter()
+            .filter_map(|(resource, of, name)| {
+                let limit = rustix::process::getrlimit(resource).current?;
+                Some(format!("its limit on {of} is {limit} bytes ({name})"))
+            })
+            .collect();
+        let why = if limits.is_empty() { "no limit of its own is set".to_owned() } else { limits.join(", ") };
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!("the system gives this process no {bytes} more bytes of memory; {why}"),
+        )
+    })
+}
+
 /// Takes the code and constants of the program and its libraries out of this process's resident set. What is still
 /// needed comes back from the page cache when it is next used; what is not, such as all that only starting up needed,
 /// stays away. Returns the bytes of address space given back, 0 if the system does not say where they are.
@@ -240,6 +270,23 @@ mod tests {
     fn the_descriptor_limit_is_raised_to_the_hard_one() {
         let first = super::raise_descriptor_limit();
         assert_eq!(super::raise_descriptor_limit(), first);
+    }
+
+    #[test]
+    fn memory_that_a_process_may_not_have_is_told_from_memory_that_it_may_have() {
+        if std::env::var("BELLROPE_TEST_ALONE").is_err() {
+            let mut command = std::process::Command::new("sh");
+            // In KiB.
+            command.args(["-c", "ulimit -d 65536; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+            let test = "linux::process::tests::memory_that_a_process_may_not_have_is_told_from_memory_that_it_may_have";
+            return passes(command.env("BELLROPE_TEST_ALONE", "1"), test);
+        }
+        (0..1_000).for_each(|_| super::check_memory(8 << 20).unwrap());
+        let error = super::check_memory(64 << 20).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+        let said = "the system gives this process no 67108864 more bytes of memory; its limit on data is 67108864 bytes \
+                    (RLIMIT_DATA, ulimit -d)";
+        assert_eq!(error.to_string(), said);
     }
 
     #[test]

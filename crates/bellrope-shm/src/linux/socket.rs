@@ -22,7 +22,7 @@ use rustix::{
     },
 };
 
-use super::memory::MemoryHandle;
+use super::{denied::named, memory::MemoryHandle};
 
 /// Bytes of the longest path that a socket can have: `sockaddr_un` has room for these and a zero.
 pub const LONGEST_PATH: usize = 107;
@@ -120,7 +120,25 @@ impl Socket {
         };
         match failed {
             0 => Ok(PeerCredentials { pid: credentials.pid, uid: credentials.uid }),
-            _ => Err(io::Error::last_os_error()),
+            _ => {
+                let error = io::Error::last_os_error();
+                Err(Errno::from_io_error(&error).map_or(error, named("getsockopt")))
+            }
+        }
+    }
+
+    /// Whether connections can be accepted at all. Where a filter denies that, whoever connects waits in the kernel for a server
+    /// that never hears of it.
+    ///
+    /// # Errors
+    /// They cannot, or no socket is to be had.
+    pub fn check_accepting() -> io::Result<()> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let silent = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::accept_with(&silent, SocketFlags::CLOEXEC) {
+            Err(errno @ (Errno::PERM | Errno::NOSYS)) => Err(named("accept4")(errno)),
+            // It does not listen, so that nobody comes.
+            _ => Ok(()),
         }
     }
 
@@ -203,7 +221,8 @@ impl Socket {
         let mut nothing = RecvAncillaryBuffer::default();
         let received = retry(|| {
             rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(into)], &mut nothing, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        })
+        .map_err(named("recvmsg"))?;
         Ok((received.bytes, received.bytes == asked || received.flags.contains(ReturnFlags::CTRUNC)))
     }
 
@@ -217,7 +236,8 @@ impl Socket {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
             rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(into)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        })
+        .map_err(named("recvmsg"))?;
         let fd = control
             .drain()
             .filter_map(|message| match message {

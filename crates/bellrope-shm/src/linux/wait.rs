@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
@@ -13,6 +13,8 @@ use rustix::{
     io::Errno,
     thread::futex,
 };
+
+use super::denied::named;
 
 /// What can be waited for: a [`Socket`](crate::socket::Socket), a [`Notifier`], a listener.
 pub trait Waitable: AsFd {}
@@ -61,7 +63,7 @@ pub fn ready(source: impl Waitable, interest: Interest, timeout: Option<Duration
     match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(count) => Ok(count > 0),
         Err(Errno::INTR) => Ok(false),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(named("ppoll")(errno)),
     }
 }
 
@@ -82,7 +84,7 @@ pub fn either_ready(
     match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(_) => Ok(!fds[1].revents().is_empty()),
         Err(Errno::INTR) => Ok(false),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(named("ppoll")(errno)),
     }
 }
 
@@ -138,7 +140,8 @@ impl Poller {
     /// # Errors
     /// Out of descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?), events: Vec::new() })
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(named("epoll_create1"))?;
+        Ok(Self { fd: Arc::new(fd), events: Vec::new() })
     }
 
     /// The same set once more: one thread may wait for it while another changes what is watched.
@@ -153,7 +156,7 @@ impl Poller {
     /// What the kernel says: already added, out of watches.
     pub fn add(&self, source: impl Waitable, key: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        Ok(epoll::add(&self.fd, source, epoll::EventData::new_u64(key), flags)?)
+        epoll::add(&self.fd, source, epoll::EventData::new_u64(key), flags).map_err(named("epoll_ctl"))
     }
 
     /// Watches under `key` for the other end of `source` to hang up, and for nothing else.
@@ -161,7 +164,8 @@ impl Poller {
     /// # Errors
     /// As [`Self::add`].
     pub fn add_for_hang_up(&self, source: impl Waitable, key: u64) -> io::Result<()> {
-        Ok(epoll::add(&self.fd, source, epoll::EventData::new_u64(key), epoll::EventFlags::RDHUP)?)
+        let flags = epoll::EventFlags::RDHUP;
+        epoll::add(&self.fd, source, epoll::EventData::new_u64(key), flags).map_err(named("epoll_ctl"))
     }
 
     /// Watches `source` under `key` for bytes and hang-ups, and reports each when it comes, once: whoever is told reads until
@@ -171,8 +175,27 @@ impl Poller {
     /// As [`Self::add`].
     pub fn add_edges(&self, source: impl Waitable, key: u64) -> io::Result<EdgeWatch> {
         let interest = Interest::Bytes;
-        epoll::add(&self.fd, source, epoll::EventData::new_u64(key), edges(interest))?;
+        epoll::add(&self.fd, source, epoll::EventData::new_u64(key), edges(interest)).map_err(named("epoll_ctl"))?;
         Ok(EdgeWatch { fd: Arc::clone(&self.fd), key, interest })
+    }
+
+    /// Whether a set can be waited for as async runtimes do it, with a system call that [`Self::wait`] does without: where a
+    /// filter denies that, the threads of tokio end as they begin.
+    ///
+    /// # Errors
+    /// It cannot, or no set is to be had.
+    #[expect(unsafe_code, reason = "it is the C library's function that is to be tried")]
+    pub fn check_runtime_waits() -> io::Result<()> {
+        let set = Self::new()?;
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: the descriptor is open as long as `set` lives, and there is room for the one event that may be written.
+        match unsafe { libc::epoll_wait(set.fd.as_raw_fd(), &raw mut event, 1, 0) } {
+            -1 => {
+                let error = io::Error::last_os_error();
+                Err(Errno::from_io_error(&error).map_or(error, named("epoll_wait")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stops watching `source`.
@@ -198,7 +221,7 @@ impl Poller {
                 PollEvent { key: event.data.u64(), hung_up: flags.intersects(gone) }
             })),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(named("epoll_pwait")(errno)),
         }
         Ok(&self.events)
     }
@@ -222,7 +245,8 @@ impl Notifier {
     /// # Errors
     /// Out of descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self { fd: rustix::event::eventfd(0, flags).map_err(named("eventfd2"))? })
     }
 
     /// Makes it readable.

@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
+use bellrope_shm::{SharedMemory, process, socket::Socket};
 #[cfg(feature = "tokio")]
-use bellrope_shm::proc;
-use bellrope_shm::{SharedMemory, process};
+use bellrope_shm::{proc, wait::Poller};
 
 use super::error::BindError;
 
@@ -19,6 +19,8 @@ const POLLS_PER_LOOK: (u32, u32) = (2, 16);
 
 #[cfg(feature = "tokio")]
 pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runtime, BindError> {
+    // Calls of async handlers would wait for ever for threads that cannot wait themselves.
+    Poller::check_runtime_waits().map_err(starting)?;
     // tokio panics where the system has no thread for it. That is found out before, and said as an error.
     let threads = || proc::entries(std::process::id(), "task");
     let before = threads();
@@ -69,6 +71,22 @@ pub(super) fn place(cpu: Option<usize>) {
     }
 }
 
+/// What a thread takes beside its stack: another one for signals, a guard, and what it allocates as it begins.
+const BESIDE_A_STACK: usize = 64 * 1024;
+/// What the server takes beside its threads before it has a connection.
+const BESIDE_THREADS: usize = 1 << 20;
+/// What the system gives a thread for its stack where nobody says anything.
+const USUAL_STACK: usize = 2 << 20;
+
+/// Finds out whether so many threads have memory, before the first is there: one that takes the last of it may be begun, and
+/// ends the process with whatever it asks for next.
+pub(super) fn try_threads(threads: usize) -> Result<(), BindError> {
+    let each = stack_bytes().unwrap_or(USUAL_STACK) + BESIDE_A_STACK;
+    let bytes = threads.saturating_mul(each).saturating_add(BESIDE_THREADS);
+    let what = || format!("starting the server's {threads} threads, which take up to {bytes} bytes of memory");
+    process::check_memory(bytes).map_err(|source| BindError::Io { what: what(), source })
+}
+
 pub(super) fn starting(source: io::Error) -> BindError {
     let fix = match source.kind() {
         io::ErrorKind::WouldBlock => {
@@ -77,6 +95,12 @@ pub(super) fn starting(source: io::Error) -> BindError {
         _ => "",
     };
     BindError::Io { what: format!("starting the server's threads{fix}"), source }
+}
+
+/// Finds out whether connections can be accepted: clients of a server that never hears of them would wait in vain.
+pub(super) fn try_accepting() -> Result<(), BindError> {
+    let what = || "taking connections from the socket".to_owned();
+    Socket::check_accepting().map_err(|source| BindError::Io { what: what(), source })
 }
 
 /// Makes memory as every connection has it, and lets go of it. A server that could serve nobody does not start; one that has

@@ -23,6 +23,8 @@ mod streams;
 mod types;
 pub(crate) mod visit;
 
+#[cfg(feature = "tokio")]
+use std::collections::VecDeque;
 use std::{
     io,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
@@ -83,9 +85,9 @@ pub(crate) struct Worker {
     armed_priority: Vec<usize>,
     /// Connections that wait for the buffer budget while we sleep.
     starved: Vec<usize>,
-    /// Those whose handlers have said what was not yet done.
+    /// Those whose handlers have said what was not yet done, whoever is next in front.
     #[cfg(feature = "tokio")]
-    told: Vec<usize>,
+    told: VecDeque<usize>,
     /// Whether the last round over `hot`, and over `told`, was cut short: then the next goes by process.
     cut_short: CutShort,
     /// Whether some client has not been told yet of all changes of the message types.
@@ -126,7 +128,7 @@ impl Worker {
             armed_priority: Vec::new(),
             starved: Vec::new(),
             #[cfg(feature = "tokio")]
-            told: Vec::new(),
+            told: VecDeque::new(),
             cut_short: CutShort::default(),
             types_untold: false,
             #[cfg(feature = "tokio")]

@@ -21,7 +21,7 @@ use crate::breaker::Caller;
 
 /// How long a claim that found no room pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
-/// Processes that are remembered before those are looked for of which no claim waits.
+/// Processes that are remembered at least before those are looked for of which no claim waits.
 const CLEARED_AT: usize = 64;
 
 /// A process, or one of those that it calls for: its user, and what it is to breakers.
@@ -32,8 +32,16 @@ pub(crate) type Claimant = (u32, Caller);
 pub(crate) struct Claims {
     /// Had by the one that has asked for longest.
     oldest: Semaphore,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
     /// Had by the one that asks, of each process.
-    lines: Mutex<HashMap<Claimant, Weak<Semaphore>>>,
+    of: HashMap<Claimant, Weak<Semaphore>>,
+    /// How many were left when those were last forgotten of which no claim waits: half of what there may be before that is done
+    /// again, so that it costs a claim next to nothing, however many wait.
+    left: usize,
 }
 
 impl Default for Claims {
@@ -63,14 +71,15 @@ impl Claims {
 
     fn line(&self, process: Claimant) -> Arc<Semaphore> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&process).and_then(Weak::upgrade) {
+        if let Some(line) = lines.of.get(&process).and_then(Weak::upgrade) {
             return line;
         }
-        if lines.len() >= CLEARED_AT {
-            lines.retain(|_, line| line.strong_count() > 0);
+        if lines.of.len() >= CLEARED_AT.max(2 * lines.left) {
+            lines.of.retain(|_, line| line.strong_count() > 0);
+            lines.left = lines.of.len();
         }
         let line = Arc::new(Semaphore::new(1));
-        lines.insert(process, Arc::downgrade(&line));
+        lines.of.insert(process, Arc::downgrade(&line));
         line
     }
 }
@@ -113,7 +122,7 @@ mod tests {
             assert_eq!((room.bytes(), budget.used()), (500, 500), "one after the other");
         }
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
-        assert!(claims.lines.lock().unwrap().values().all(|line| line.strong_count() == 0));
+        assert!(claims.lines.lock().unwrap().of.values().all(|line| line.strong_count() == 0));
     }
 
     // Fault 59.
@@ -146,6 +155,16 @@ mod tests {
         for process in 0..10_000 {
             drop(claims.room((7, Caller::Connection(process)), &holder, 1).await);
         }
-        assert!(claims.lines.lock().unwrap().len() <= CLEARED_AT);
+        assert!(claims.lines.lock().unwrap().of.len() <= CLEARED_AT);
+        // Those that wait are looked at as often as their number doubles.
+        let (mut looks, mut left) = (0, 0);
+        let waiting: Vec<_> = (0..4_096)
+            .map(|process| claims.line((7, Caller::Connection(process))))
+            .inspect(|_| {
+                let now = claims.lines.lock().unwrap().left;
+                looks += usize::from(std::mem::replace(&mut left, now) != now);
+            })
+            .collect();
+        assert!((1..=8).contains(&looks), "{looks} looks at up to {} lines", waiting.len());
     }
 }

@@ -22,7 +22,7 @@ impl Worker {
             return;
         }
         if session.said.is_empty() {
-            self.told.push(id.index);
+            self.told.push_back(id.index);
         }
         session.said.push(call, what);
     }
@@ -38,19 +38,17 @@ impl Worker {
             self.put_deliveries_in_turns();
         }
         let began = clock::ticks();
-        let mut place = 0;
-        while let Some(&index) = self.told.get(place) {
+        for _ in 0..self.told.len() {
+            // Nobody takes the place of one that is done but who stands behind it.
+            let Some(index) = self.told.pop_front() else { break };
             match self.deliver(index) {
-                Ok(true) => place += 1,
-                Ok(false) => {
-                    self.told.swap_remove(place);
-                }
-                // That takes it off the list, so that another stands at this place now.
+                Ok(true) => self.told.push_back(index),
+                Ok(false) => {}
                 Err(violation) => self.end(index, violation.into()),
             }
             self.visit_priority();
             if self.visitor.is_long_since(began) {
-                self.cut_deliveries_short(place);
+                self.cut_short.deliveries = true;
                 break;
             }
         }

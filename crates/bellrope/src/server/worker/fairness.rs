@@ -60,15 +60,6 @@ impl Worker {
         self.backlog.events.extend(inbox.into_iter().chain(events));
     }
 
-    /// Ends a round over those whose handlers have said something before this place.
-    #[cfg(feature = "tokio")]
-    #[cold]
-    pub(super) fn cut_deliveries_short(&mut self, place: usize) {
-        let place = place.min(self.told.len());
-        self.told.rotate_left(place);
-        self.cut_short.deliveries = true;
-    }
-
     /// Puts those whose handlers have said something in the order in which their turns are, after a round that was cut short.
     #[cfg(feature = "tokio")]
     #[cold]
@@ -76,7 +67,7 @@ impl Worker {
         self.cut_short.deliveries = false;
         let processes = &self.processes;
         if processes.len() > 1 {
-            by_process(&mut self.told, processes.numbers(), |&index| processes.of(index), |_| true);
+            by_process(self.told.make_contiguous(), processes.numbers(), |&index| processes.of(index), |_| true);
         }
     }
 }

@@ -71,11 +71,11 @@ impl Worker {
                 other => self.left.push(other),
             }
         }
-        if let Some(index) = self.told.pop() {
+        if let Some(index) = self.told.pop_front() {
             self.stood_in = true;
             match self.deliver(index) {
                 Ok(false) => {}
-                Ok(true) => self.told.push(index),
+                Ok(true) => self.told.push_back(index),
                 Err(violation) => self.end(index, violation.into()),
             }
             if let Some(session) = &mut self.sessions[index] {
@@ -84,8 +84,9 @@ impl Worker {
         }
         // What found no room, or is of several connections, is for whoever has all the turns; and who waits for the budget may
         // find some now.
-        let lists = [&self.told, &self.hot, &self.priority, &self.starved];
-        self.left.is_empty() && self.backlog.is_empty() && lists.iter().all(|list| list.is_empty())
+        let lists = [&self.hot, &self.priority, &self.starved];
+        let is_all = self.left.is_empty() && self.backlog.is_empty() && self.told.is_empty();
+        is_all && lists.iter().all(|list| list.is_empty())
     }
 
     /// Does what came while somebody stood in for us.

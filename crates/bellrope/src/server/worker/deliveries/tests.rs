@@ -64,6 +64,16 @@ impl Still {
         (client, id, calls)
     }
 
+    /// A client with one call, and of another process than all others.
+    fn of_another_process(&mut self, pid: i32) -> (ClientConnection, SessionId, Vec<u64>) {
+        let client = self.client(1, ASYNC);
+        let peer = &mut self.worker.sessions[client.1.index].as_mut().unwrap().peer;
+        self.worker.processes.left(*peer);
+        peer.pid = pid;
+        self.worker.processes.came(client.1.index, *peer);
+        client
+    }
+
     fn heed(&mut self, said: impl IntoIterator<Item = (SessionId, u64, FromHandler)>) {
         let message = |(session, call, what)| WorkerMessage::FromHandler { session, call, what };
         self.worker.heed(said.into_iter().map(message).collect());
@@ -272,11 +282,7 @@ fn an_answer_waits_for_one_turn_of_another_process_where_a_round_takes_long() {
     let mut still = Still::new();
     still.worker.visitor = still.worker.visitor.without_time();
     let crowd: Vec<_> = (0..20).map(|_| still.client(100, ASYNC)).collect();
-    let (mut lone, alone, call) = still.client(1, ASYNC);
-    let peer = &mut still.worker.sessions[alone.index].as_mut().unwrap().peer;
-    still.worker.processes.left(*peer);
-    peer.pid = 7;
-    still.worker.processes.came(alone.index, *peer);
+    let (mut lone, alone, call) = still.of_another_process(7);
     for (_, session, calls) in &crowd {
         still.heed(calls.iter().map(|call| (*session, *call, empty())));
     }
@@ -288,5 +294,30 @@ fn an_answer_waits_for_one_turn_of_another_process_where_a_round_takes_long() {
     while still.worker.deliver_in_turns() {}
     for (mut client, _, calls) in crowd {
         assert_eq!(came(&mut client), calls, "nothing is lost");
+    }
+}
+
+// Fault 65.
+#[test]
+fn an_answer_is_not_passed_by_those_of_another_process_that_have_a_few_each() {
+    let mut still = Still::new();
+    still.worker.visitor = still.worker.visitor.without_time();
+    // More and more of them say something, and each is done with in one turn.
+    let mut crowd: Vec<_> = (0..100).map(|_| still.client(1, ASYNC)).collect();
+    let (mut lone, alone, call) = still.of_another_process(7);
+    let mut others = crowd.iter().map(|(_, session, calls)| (*session, calls[0], empty()));
+    still.heed(others.by_ref().take(40));
+    assert!(still.worker.deliver_in_turns());
+    still.heed([(alone, call[0], empty())]);
+    // One of each process.
+    for other in others.by_ref().take(2) {
+        assert!(still.worker.deliver_in_turns());
+        still.heed([other]);
+    }
+    assert_eq!(came(&mut lone), call);
+    still.heed(others);
+    while still.worker.deliver_in_turns() {}
+    for (client, _, calls) in &mut crowd {
+        assert_eq!(came(client), *calls, "nothing is lost");
     }
 }
