@@ -38,8 +38,6 @@ use crate::{
     socket::explain_bind,
 };
 
-/// How long answers under way may take to end after a signal.
-const DRAIN: Duration = Duration::from_secs(5);
 /// How long the last rows of the ledger may take.
 const BOOKS: Duration = Duration::from_secs(2);
 /// How long what is to be said at a terminal may take before the log goes to its file.
@@ -56,6 +54,7 @@ The configuration file is TOML, and every key of it has a default:
   health = "127.0.0.1:9090"
   api_port = 8484
   api_threads = 2                      # that serve it; 0, the default, for one for each CPU, up to four
+  drain_s = 5                          # how long what is under way may take to end, when the server is told to
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
@@ -134,7 +133,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings_of_fleet = settings.fleet.clone();
     #[cfg(feature = "fleet")]
     let answers = settings.gateway.answers.clone();
-    let Settings { socket, health, api_port, api_threads, server, .. } = settings;
+    let Settings { socket, health, api_port, api_threads, drain, server, .. } = settings;
     let waiting = signals.handle();
     let builder = Server::builder().config(server).token_names(names);
     let builder = books.register(register(builder, gateway.clone()).operator());
@@ -207,19 +206,19 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         break;
     }
     service_manager::stopping();
-    let deadline = Instant::now() + DRAIN;
+    let deadline = Instant::now() + drain;
     gateway.current().begin_drain();
     api_port.iter().for_each(ApiPort::begin_drain);
     // Calls of others first: they end while this server still answers.
     #[cfg(feature = "fleet")]
-    let left = fleet.as_ref().is_none_or(|fleet| fleet.drain(DRAIN));
+    let left = fleet.as_ref().is_none_or(|fleet| fleet.drain(drain));
     #[cfg(not(feature = "fleet"))]
     let left = true;
     let drained = server.drain(deadline.saturating_duration_since(Instant::now())) && left;
     #[cfg(feature = "fleet")]
     drop(fleet);
     if !api_port.iter().all(|api_port| api_port.drained_by(deadline)) || !drained {
-        tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
+        tracing::warn!("some answers were not done within {drain:?} and were cut off");
     }
     drop(health);
     // With it go the answers that were not done, so that the books have them.

@@ -1,6 +1,10 @@
 //! How a server joins a fleet.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,9 +171,9 @@ impl FleetSettings {
                 "must be 1 to 64 letters, digits, - or _",
             ),
             (
-                self.name.len() > 64 || self.name.contains(char::is_control),
+                !self.name.is_empty() && !crate::signing::is_name(&self.name),
                 "name",
-                "must have at most 64 bytes and no control characters",
+                "must have at most 64 bytes, no control characters, and no blanks at its ends",
             ),
             (
                 self.trust.len() > 1024 || !self.trust.iter().all(|key| crate::names::is_public_key(key)),
@@ -198,6 +202,21 @@ impl FleetSettings {
             Some((_, key, fault)) => Err(SettingFault { key, fault }),
             None => Ok(()),
         }
+    }
+
+    /// The files with secrets that others on this machine may read, by their keys.
+    pub(crate) fn open_secrets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("credentials", &self.credentials),
+            ("nkey_seed_file", &self.nkey_seed_file),
+            ("password_file", &self.password_file),
+            ("token_file", &self.token_file),
+            ("signing_seed_file", &self.signing_seed_file),
+            ("key_file", &self.key_file),
+        ];
+        let named = files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        // One that is not there is said by whoever reads it.
+        named.filter(|(_, path)| std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0))
     }
 
     /// Whether the fleet is asked for a message type although this server may have it itself.
@@ -232,6 +251,23 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_others_may_read_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let named = |mode: u32| {
+            let seed = home.path().join("seed");
+            std::fs::write(&seed, "S").unwrap();
+            std::fs::set_permissions(&seed, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            let settings = FleetSettings {
+                signing_seed_file: Some(seed),
+                token_file: Some(home.path().join("none")),
+                ..FleetSettings::default()
+            };
+            settings.open_secrets().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!((named(0o600), named(0o640), named(0o644)), (vec![], vec![], vec!["signing_seed_file"]));
+    }
+
+    #[test]
     fn a_fault_names_its_key() {
         let with = |change: fn(&mut FleetSettings)| {
             let mut settings = FleetSettings { servers: vec!["nats://h".into()], ..FleetSettings::default() };
@@ -243,6 +279,11 @@ mod tests {
         assert_eq!(with(|settings| settings.servers.push("http://[".into())), Err("servers"));
         assert_eq!(with(|settings| settings.user = Some("me".into())), Err("user"));
         assert_eq!(with(|settings| settings.trust = vec!["UABC".into()]), Err("trust"));
+        for name in ["desk ", " desk", "de\nsk", &"d".repeat(65)] {
+            let settings = FleetSettings { name: name.to_owned(), ..FleetSettings::default() };
+            assert_eq!(settings.check().map_err(|fault| fault.key), Err("name"), "{name:?}");
+        }
+        assert_eq!(with(|settings| settings.name = "desk 7".into()), Ok(()));
         assert_eq!(with(|settings| settings.trust = vec![nkeys::KeyPair::new_account().public_key()]), Ok(()));
         assert_eq!(with(|settings| settings.max_in_flight = 0), Err("max_in_flight"));
     }

@@ -20,6 +20,8 @@ use crate::logging;
 const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
 /// More threads than this serve the API port no faster on any machine.
 const MAX_API_THREADS: u32 = 64;
+/// The longest that a server may take to end, in seconds.
+const MAX_DRAIN_S: u32 = 24 * 60 * 60;
 
 /// Faults that were found.
 struct Found<'a> {
@@ -122,6 +124,10 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
         let threads = document.api_threads;
         found.add("api_threads", format_args!("is {threads}; it can be at most {MAX_API_THREADS}"));
     }
+    if document.drain_s > MAX_DRAIN_S {
+        let seconds = document.drain_s;
+        found.add("drain_s", format_args!("is {seconds}; it can be at most {MAX_DRAIN_S}"));
+    }
     found.faults
 }
 
@@ -146,8 +152,14 @@ fn server(document: &Document, found: &mut Found<'_>) {
 }
 
 /// Which budgets are for a token that there is not, or go over to a model of a provider that is not set up. Tokens come and go
-/// while a server runs, so it starts all the same.
-pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway, origins: &Origins) -> Vec<Fault> {
+/// while a server runs, so it starts all the same. `asks_others`: requests go to a fleet, whose providers have names of their own.
+pub(super) fn budgets(
+    budgets: &[Budget],
+    tokens: &[TokenRow],
+    gateway: &Gateway,
+    asks_others: bool,
+    origins: &Origins,
+) -> Vec<Fault> {
     let mut found = Found { origins, faults: Vec::new() };
     let providers = gateway.names();
     for (at, budget) in budgets.iter().enumerate() {
@@ -158,6 +170,8 @@ pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway
             found.add_row("budgets", at, Some("token"), fault);
         }
         let provider = model.as_deref().and_then(|model| model.split_once('/')).map(|(provider, _)| provider);
+        // Those of a fleet are not known before it is asked.
+        let provider = provider.filter(|_| !asks_others);
         if let Some(provider) = provider.filter(|provider| providers.iter().all(|known| known != provider)) {
             let known = providers.join(", ");
             let fault = format!("`{name}`: model is of the provider {provider:?}, which is not set up; known: {known}");
