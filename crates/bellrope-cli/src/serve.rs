@@ -87,7 +87,7 @@ A service manager may hand over the socket (LISTEN_FDS), is told when the server
 With exit_when_idle_ms it ends when nobody was connected for so long, and nothing came to its API port. It also ends,
 after its last client, when its socket was removed or replaced.
 
-SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
+SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has drain_s to end. A second one ends
 it at once, with 143 or 130."#;
 
 /// What to serve, and where.

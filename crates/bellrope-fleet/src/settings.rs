@@ -204,8 +204,8 @@ impl FleetSettings {
         }
     }
 
-    /// The files with secrets that others on this machine may read, by their keys.
-    pub(crate) fn open_secrets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+    /// The files that it names, by their keys.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [
             ("credentials", &self.credentials),
             ("nkey_seed_file", &self.nkey_seed_file),
@@ -213,8 +213,22 @@ impl FleetSettings {
             ("token_file", &self.token_file),
             ("signing_seed_file", &self.signing_seed_file),
             ("key_file", &self.key_file),
+            ("ca_file", &self.ca_file),
+            ("certificate_file", &self.certificate_file),
         ];
-        let named = files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+
+    /// The files that cannot be read, by their keys, and why. None where no fleet is wanted.
+    #[must_use]
+    pub fn unreadable_files(&self) -> Vec<(&'static str, &Path, std::io::Error)> {
+        let files = self.files().filter(|_| self.is_wanted());
+        files.filter_map(|(key, path)| Some((key, path, std::fs::read(path).err()?))).collect()
+    }
+
+    /// The files with secrets that others on this machine may read, by their keys.
+    pub(crate) fn open_secrets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let named = self.files().filter(|(key, _)| !["ca_file", "certificate_file"].contains(key));
         // One that is not there is said by whoever reads it.
         named.filter(|(_, path)| std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0))
     }

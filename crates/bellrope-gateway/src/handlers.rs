@@ -175,7 +175,7 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
     let mut asker = asker_of(gateway, call, endpoint);
     asker.is_booked = is_booked;
     // The API port, or another server of a fleet.
-    asker.keeps_books = is_ours;
+    asker.keeps_books = is_booked || call.vouched().is_some();
     asker
 }
 

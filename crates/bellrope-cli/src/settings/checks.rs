@@ -109,6 +109,10 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
     if let Err(bellrope_fleet::SettingFault { key, fault }) = document.fleet.check() {
         found.add(&format!("fleet.{key}"), fault);
     }
+    #[cfg(feature = "fleet")]
+    for (key, path, error) in document.fleet.unreadable_files() {
+        found.add(&format!("fleet.{key}"), format_args!("names {}, which cannot be read: {error}", path.display()));
+    }
     server(document, &mut found);
     let books = document.books();
     if books.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {

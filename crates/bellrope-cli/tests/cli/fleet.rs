@@ -151,8 +151,8 @@ fn a_typed_service_of_the_fleet_is_listed_called_and_generated_from_as_at_its_ow
         assert_eq!(home.run(args).succeeded(), expected);
     }
     assert_eq!(home.run(["call", "Store.count"]).succeeded(), "18446744073709551615\n");
-    for language in ["ts", "python", "markdown"] {
-        let generated = |home: &Home| home.run(["generate", language, "--service", "Store"]).succeeded();
+    for (language, service) in [("ts", "Names"), ("python", "Names"), ("markdown", "Store")] {
+        let generated = |home: &Home| home.run(["generate", language, "--service", service]).succeeded();
         assert_eq!(generated(&home), generated(&there), "{language}");
     }
     drop(fleet);
@@ -185,6 +185,24 @@ fn what_is_under_way_has_as_long_as_the_settings_say_when_an_instance_is_told_to
 }
 
 #[test]
+fn files_of_a_fleet_that_cannot_be_read_are_wrong_settings_each_with_its_place() {
+    let home = Home::new();
+    let config = home.config(
+        "[fleet]\nservers = [\"nats://127.0.0.1:1\"]\nsigning_seed_file = \"/none/seed\"\nca_file = \"/none/ca.pem\"\n",
+    );
+    let config = config.to_str().unwrap();
+    for args in [&["config", "check", config][..], &["serve", "--config", config]] {
+        let wrong = home.run(args.iter().copied());
+        assert_eq!(wrong.code, Some(2), "{wrong:?}");
+        for said in
+            ["bellrope.toml:3:1: fleet.signing_seed_file names /none/seed, which", "bellrope.toml:4:1: fleet.ca_file"]
+        {
+            assert!(wrong.stderr.contains(said), "{said}: {wrong:?}");
+        }
+    }
+}
+
+#[test]
 fn sizes_that_no_fleet_has_are_refused_in_words() {
     let home = Home::new();
     for args in [
@@ -195,7 +213,7 @@ fn sizes_that_no_fleet_has_are_refused_in_words() {
         ["--streams", "inf"],
         ["--chunks", "NaN"],
     ] {
-        let refused = home.run(["fleet", "model", args[0], args[1]]);
+        let refused = home.run(["fleet", "model", &*args.join("=")]);
         assert!(refused.code == Some(2) && refused.stderr.contains(args[0]), "{refused:?}");
     }
     let most = home.run(["fleet", "model", "--editors", "1000000000", "--backends", "1000000000", "--calls", "1e9"]);

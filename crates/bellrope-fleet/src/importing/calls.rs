@@ -27,7 +27,7 @@ use crate::{
 
 /// What may wait for the reader of one call; more is against the rules.
 const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
-/// Of so many calls that were left it is known until somebody says to have them.
+/// Of so many calls it is known that they were left.
 const MOST_LEFT: usize = 1024;
 /// Most calls that an instance says in one message that it has: as many as fit into a part.
 const MOST_HELD: usize = MOST_PART / 8;
@@ -50,7 +50,7 @@ pub(super) struct Table {
 struct Calls {
     last: u64,
     open: HashMap<u64, Slot>,
-    /// Calls that their callers left before it was known who has them, those that did so last.
+    /// Calls that their callers left, those that did so last: whoever has one may not have heard of that, or not be known yet.
     left: VecDeque<u64>,
 }
 
@@ -99,7 +99,7 @@ pub(super) enum Event {
 }
 
 impl Calls {
-    /// Its caller has left, and nobody has said yet to have it.
+    /// Its caller has left.
     fn note_left(&mut self, call: u64) {
         if self.left.len() >= MOST_LEFT {
             self.left.pop_front();
@@ -296,7 +296,7 @@ impl Drop for Open<'_> {
         }
         let is_left = !self.caller.is_withdrawn();
         let instance = slot.and_then(|slot| slot.instance).or(self.to);
-        if instance.is_none() && is_left {
+        if is_left {
             calls.note_left(self.number);
         }
         drop(calls);
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_was_left_before_anybody_said_to_have_it_is_left_there_and_not_ended() {
+    fn whoever_says_to_have_a_call_that_was_left_hears_that_and_not_that_nobody_wants_it() {
         let mut calls = Calls::default();
         calls.note_left(7);
         assert_eq!((calls.orphaned(7), calls.orphaned(8)), (UpKind::Left, UpKind::Cancel));

@@ -212,26 +212,73 @@ fn said(asker: &Asker, session: Option<&str>) -> Result<Metadata, ProviderError>
 
 /// A text with a place to fill, of which the wire knows fewer fields.
 fn completion(request: &ChatRequest, prompt: String, suffix: String, notes: &mut Vec<String>) -> CompletionRequest {
+    // Each by its name: one that is new is left out here only if somebody has thought of it.
+    let ChatRequest {
+        version: _,
+        provider,
+        model,
+        system,
+        messages: _,
+        tools,
+        tool_choice,
+        temperature,
+        max_tokens,
+        stop,
+        top_p,
+        top_k,
+        seed,
+        presence_penalty,
+        frequency_penalty,
+        logit_bias,
+        logprobs,
+        top_logprobs,
+        user,
+        metadata,
+        reasoning_effort,
+        thinking,
+        parallel_tool_calls,
+        response_format,
+        service_tier,
+        n: _,
+        resumable: _,
+        prompt: _,
+        notes: _,
+        asker: _,
+        caller: _,
+        from_tool: _,
+        meter: _,
+        room: _,
+    } = request;
     for (name, is_there) in [
-        ("top_p", request.top_p.is_some()),
-        ("seed", request.seed.is_some()),
-        ("presence_penalty", request.presence_penalty.is_some()),
-        ("frequency_penalty", request.frequency_penalty.is_some()),
-        ("logit_bias", !request.logit_bias.is_empty()),
-        ("logprobs", request.wants_logprobs()),
+        ("tools", !tools.is_empty()),
+        ("tool_choice", tool_choice.is_some()),
+        ("top_p", top_p.is_some()),
+        ("top_k", top_k.is_some()),
+        ("seed", seed.is_some()),
+        ("presence_penalty", presence_penalty.is_some()),
+        ("frequency_penalty", frequency_penalty.is_some()),
+        ("logit_bias", !logit_bias.is_empty()),
+        ("logprobs", *logprobs || top_logprobs.is_some()),
+        ("user", user.is_some()),
+        ("metadata", !metadata.is_empty()),
+        ("reasoning_effort", reasoning_effort.is_some()),
+        ("thinking", thinking.is_some()),
+        ("parallel_tool_calls", parallel_tool_calls.is_some()),
+        ("response_format", response_format.is_some()),
+        ("service_tier", service_tier.is_some()),
     ] {
         if is_there {
             notes.push(format!("`{name}` was left out: a text with a `suffix` goes to a fleet without it"));
         }
     }
     CompletionRequest {
-        provider: request.provider.clone(),
-        model: request.model.clone(),
-        system: request.system.clone(),
+        provider: provider.clone(),
+        model: model.clone(),
+        system: system.clone(),
         suffix: Some(suffix),
-        temperature: request.temperature,
-        max_tokens: request.max_tokens,
-        stop: request.stop.clone(),
+        temperature: *temperature,
+        max_tokens: *max_tokens,
+        stop: stop.clone(),
         ..CompletionRequest::new(prompt)
     }
 }
@@ -243,5 +290,20 @@ fn piece_of(came: Result<SequencedChunk, ChatError>) -> Result<Chunk, ProviderEr
             chunk => Ok(chunk),
         },
         Err(error) => Err(in_words(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_with_a_suffix_goes_without_is_said() {
+        let (mut request, mut notes) = (ChatRequest { top_p: Some(0.5), ..ChatRequest::user("a") }, Vec::new());
+        (request.top_k, request.user) = (Some(3), Some("u".to_owned()));
+        let asked = completion(&request, "a".to_owned(), "b".to_owned(), &mut notes);
+        assert_eq!((asked.prompt.as_str(), asked.suffix.as_deref()), ("a", Some("b")));
+        let names: Vec<_> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
+        assert_eq!(names, ["top_p", "top_k", "user"]);
     }
 }
