@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
 use bellrope_gateway::inbound::BYTES_A_TOKEN;
-use bellrope_gateway::{AskerKind, ProviderError, Unsaid, Usage};
+use bellrope_gateway::{AnsweredBy, AskerKind, ProviderError, Unsaid, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
@@ -82,6 +82,9 @@ pub(crate) struct OpenRequest {
     rate: Option<TokenPrice>,
     hold: Hold,
 }
+
+/// Most bytes of the name of a model that others say.
+const MOST_NAME: usize = 256;
 
 /// The question to the ledger what others used today.
 const TODAY: &str = "";
@@ -224,6 +227,9 @@ impl Books for Bookkeeper {
         let now = self.0.now();
         let mut state = self.0.state();
         let Some(mut entry) = state.running.remove(&entry) else { return };
+        if let Some(by) = spent.usage.as_ref().and_then(|usage| usage.answered_by.as_deref()) {
+            entry.answered_by(by, &state.prices);
+        }
         let tokens = entry.counted(outcome, spent);
         let is_said = outcome == Outcome::Done || spent.is_final;
         let said = spent.usage.as_ref().filter(|_| is_said).and_then(|usage| usage.total_cost);
@@ -317,6 +323,18 @@ impl OpenRequest {
     /// How long it has taken.
     pub(crate) fn took(&self, now: Moment) -> Duration {
         now.steady.saturating_sub(self.at.steady)
+    }
+
+    /// Others have answered it: this provider of theirs, whose price it has, if that is known here. One that is set for whom this
+    /// server asked comes before one that is set for any.
+    fn answered_by(&mut self, by: &AnsweredBy, prices: &Prices) {
+        let (theirs, at) = ((by.provider.as_str(), by.model.as_deref()), self.at.wall_ms);
+        let named = prices.of_named(theirs.0, theirs.1, at);
+        let of_whom_it_asked = || prices.of_named(&self.provider, self.model.as_deref(), at);
+        let rate = named.or_else(of_whom_it_asked).or_else(|| prices.of(theirs.0, theirs.1, at)).cloned();
+        self.rate = rate.or(self.rate.take());
+        let name = by.model.iter().fold(by.provider.clone(), |name, model| format!("{name}/{model}"));
+        self.model = Some(name[..name.floor_char_boundary(MOST_NAME)].to_owned());
     }
 
     /// The tokens that a request took. What a provider says counts, zero too; of an answer that did not come whole it has

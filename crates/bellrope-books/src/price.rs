@@ -97,11 +97,23 @@ impl Prices {
 
     /// The price of a model at a moment. `None`: it is not known, which is not nothing.
     pub(crate) fn of(&self, provider: &str, model: Option<&str>, at_ms: i64) -> Option<&TokenPrice> {
+        self.fitting(provider, model, at_ms).map(|row| &row.rate)
+    }
+
+    fn fitting(&self, provider: &str, model: Option<&str>, at_ms: i64) -> Option<&Known> {
         let (day, model) = (at_ms.div_euclid(DAY), model?.to_ascii_lowercase());
         let fits = |row: &&Known| {
             row.from <= day && (row.provider == "*" || row.provider == provider) && matches(&row.model, &model)
         };
-        self.0.iter().find(fits).map(|row| &row.rate)
+        self.0.iter().find(fits)
+    }
+}
+
+impl Prices {
+    /// As [`Self::of`], of rows that name the provider.
+    pub(crate) fn of_named(&self, provider: &str, model: Option<&str>, at_ms: i64) -> Option<&TokenPrice> {
+        // What names one comes before what fits any.
+        self.fitting(provider, model, at_ms).filter(|row| row.provider != "*").map(|row| &row.rate)
     }
 }
 

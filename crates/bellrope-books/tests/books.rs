@@ -10,8 +10,8 @@ use bellrope_books::{
     BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage,
 };
 use bellrope_gateway::{
-    AnswerRoom, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, EmbeddingRequest, Gateway, ModelInfo,
-    Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, Unsaid, Usage,
+    AnswerRoom, AnsweredBy, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, EmbeddingRequest, Gateway,
+    ModelInfo, Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, Unsaid, Usage,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -314,6 +314,32 @@ async fn a_price_that_is_not_known_is_unknown_and_not_nothing_and_a_providers_ow
     assert_eq!((of("said").costs[0].micros, of("said").without_price), (500_000, 0));
     assert_eq!((of("failing").failed, of("failing").without_price), (1, 0));
     assert_eq!((stage.total().requests, stage.total().without_price), (4, 1));
+}
+
+#[tokio::test]
+async fn an_answer_of_others_has_the_price_of_who_gave_it_else_that_of_whom_was_asked() {
+    let prices = [("openai", "large", 4.0), ("p", "asked", 3.0), ("*", "*", 2.0)];
+    let prices = prices.map(|(provider, model, each)| price(provider, model, each)).to_vec();
+    let stage = Stage::new(BookSettings { prices, ..BookSettings::default() });
+    let (books, provider) = (stage.books(), Scripted::named("p"));
+    let gateway = gateway(&provider, &books);
+    let long = "n".repeat(1_000);
+    for (asked, theirs, model) in [
+        ("asked", "openai", Some("large")),
+        ("asked", "openai", Some("small")),
+        ("other", "openai", Some("tiny")),
+        ("other", "openai", None),
+        ("other", &*long, None),
+    ] {
+        let by = AnsweredBy { provider: theirs.to_owned(), model: model.map(str::to_owned) };
+        let usage = Usage { input_tokens: 10, output_tokens: 5, answered_by: Some(Box::new(by)), ..Usage::default() };
+        provider.will(vec![Ok(Chunk::text("a")), Ok(Chunk::Usage(usage)), Ok(done())]);
+        gateway.chat(ChatRequest { model: Some(asked.into()), ..from("a") }).await.unwrap();
+    }
+    close(&books);
+    let of = |model: &str| stage.row(By::Model, model).costs[0].micros;
+    assert_eq!((of("openai/large"), of("openai/small"), of("openai/tiny")), (60, 45, 30));
+    assert_eq!((of("openai"), of(&long[..256])), (30, 30));
 }
 
 #[tokio::test]

@@ -39,8 +39,6 @@ use crate::{
     socket::explain_bind,
 };
 
-/// How long answers under way may take to end after a signal.
-const DRAIN: Duration = Duration::from_secs(5);
 /// How long the word that an answer ends here may take to go out.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the last rows of the ledger may take.
@@ -67,6 +65,7 @@ The configuration file is TOML, and every key of it has a default:
   health = "127.0.0.1:9090"
   api_port = 8484
   api_threads = 2                      # threads of the API port; 0 (default): one per CPU, at most four
+  drain_s = 5                          # how long calls under way may take to end when the server is told to stop
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
@@ -99,7 +98,7 @@ A service manager may hand over the socket (LISTEN_FDS). It is told when the ser
 With exit_when_idle_ms the server ends when it had no connection and no request at its API port for that time. It also
 ends, after its last client, when its socket was removed or replaced.
 
-SIGTERM and SIGINT stop the server gracefully: it takes nothing new, and calls under way have 5 seconds to end. A second
+SIGTERM and SIGINT stop the server gracefully: it takes nothing new, and calls under way have drain_s to end. A second
 signal ends it at once, with exit code 143 or 130."#;
 
 /// What to serve, and where.
@@ -146,7 +145,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings_of_fleet = settings.fleet.clone();
     #[cfg(feature = "fleet")]
     let answers = settings.gateway.answers.clone();
-    let Settings { socket, health, api_port, api_threads, server, .. } = settings;
+    let Settings { socket, health, api_port, api_threads, drain, server, .. } = settings;
     let waiting = signals.handle();
     let builder = Server::builder().config(server).token_names(names);
     let builder = books.register(register(builder, gateway.clone()).operator());
@@ -222,12 +221,12 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         break;
     }
     service_manager::stopping();
-    let deadline = Instant::now() + DRAIN;
+    let deadline = Instant::now() + drain;
     gateway.current().begin_drain();
     api_port.iter().for_each(ApiPort::begin_drain);
     // Calls of others first: they end while this server still answers.
     #[cfg(feature = "fleet")]
-    let left = fleet.as_ref().is_none_or(|fleet| fleet.drain(DRAIN));
+    let left = fleet.as_ref().is_none_or(|fleet| fleet.drain(drain));
     #[cfg(not(feature = "fleet"))]
     let left = true;
     let drained = server.drain(deadline.saturating_duration_since(Instant::now())) && left;
@@ -238,7 +237,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         api_port.iter().for_each(|api_port| api_port.break_off(Instant::now() + FAREWELL));
     }
     if !has_answered || !drained {
-        tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
+        tracing::warn!("some answers were not done within {drain:?} and were cut off");
     }
     drop(health);
     // With it go the answers that were not done, so that the books have them.

@@ -99,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) api_port: Option<u16>,
     /// The threads that serve it; 0 for one for each CPU, up to four.
     pub(crate) api_threads: u32,
+    /// How long what is under way may take to end when the server is told to.
+    pub(crate) drain: Duration,
     /// How much is logged; valid, since it was read once before.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -161,7 +163,7 @@ impl Settings {
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
         let books = document.books();
-        let Document { api_port, api_threads, log, log_format, log_file, log_file_bytes, .. } = document;
+        let Document { api_port, api_threads, drain_s, log, log_format, log_file, log_file_bytes, .. } = document;
         let Document { health, otlp_endpoint, server, gateway, tokens, .. } = document;
         Self {
             socket,
@@ -169,6 +171,7 @@ impl Settings {
             health: health.and_then(|text| address(&text).ok()),
             api_port,
             api_threads,
+            drain: Duration::from_secs(drain_s.into()),
             log,
             log_format,
             // An absolute path is one in every directory.
@@ -249,7 +252,11 @@ impl Settings {
     fn budget_faults(&self, gateway: &Gateway) -> Vec<Fault> {
         // Where the file of tokens cannot be read, whoever asks for one is told.
         let tokens = self.tokens().and_then(|tokens| tokens.list().ok()).unwrap_or_default();
-        checks::budgets(&self.books.budgets, &tokens, gateway, &self.origins)
+        #[cfg(feature = "fleet")]
+        let asks_others = self.fleet.leaves_to_fleet("ai.chat_stream");
+        #[cfg(not(feature = "fleet"))]
+        let asks_others = false;
+        checks::budgets(&self.books.budgets, &tokens, gateway, asks_others, &self.origins)
     }
 
     /// Which budgets of money do not count requests to the providers' own models, each with its place and a fix.

@@ -92,7 +92,7 @@ impl Fleet {
         let clock = Clock::start();
         let importer = Importer::new(settings.name.clone(), choices, clock, Arc::clone(&counters), signer, needed);
         let membership = Arc::new(Membership {
-            imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
+            imports: Arc::new(Imports::new(settings.import.clone(), types, Arc::clone(&importer))),
             offers: Arc::new(Offers::new(settings.offer.clone(), OPERATOR)),
             trust,
             number: random(),
@@ -106,6 +106,7 @@ impl Fleet {
             instance: Mutex::default(),
         });
         membership.imports.put_in_front();
+        server.schemas_from(Arc::<Imports>::clone(&membership.imports));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| local("no runtime can be made for the fleet", &error))?;
         let ((told_first, first), (told_left, left)) = (mpsc::channel(), mpsc::channel());
@@ -192,6 +193,13 @@ fn say_who_is_believed(settings: &FleetSettings, signer: Option<&Signer>, trust:
         tracing::warn!(
             target: "bellrope::fleet",
             "no key is trusted (fleet.trust, fleet.signing_seed_file), so all calls of the fleet count here as one caller's"
+        );
+    }
+    for (key, path) in settings.open_secrets() {
+        tracing::warn!(
+            target: "bellrope::fleet",
+            "others on this machine may read {}, which fleet.{key} names; chmod 600 keeps it to its owner",
+            path.display()
         );
     }
     if !settings.import.is_empty() && signer.is_none() {

@@ -43,7 +43,8 @@ pub(crate) enum UpKind<'a> {
 pub(crate) struct Head<'a> {
     /// The message type.
     pub(crate) name: &'a str,
-    /// Its style: 0 unary, 1 server stream, 2 client stream, 3 duplex.
+    /// Its style: 0 unary, 1 server stream, 2 client stream, 3 duplex. 4 is no call: it is answered with the schema of the
+    /// type. An instance of an older version refuses that as a style that it does not have.
     pub(crate) style: u8,
     /// What its payloads are, as the importing server's table says.
     pub(crate) codec: u8,

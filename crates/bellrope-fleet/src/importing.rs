@@ -6,7 +6,12 @@ mod choice;
 mod discovery;
 mod importer;
 mod programs;
+mod schemas;
+#[cfg(feature = "fuzzing")]
+mod strangers;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::strangers::Strangers;
 pub(crate) use self::{
     choice::{Choices, KnownInstance},
     discovery::{Imports, Types, in_front},

@@ -25,6 +25,9 @@ mod services;
 mod session;
 mod settings;
 mod signing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod strangers;
 mod times;
 
 use bellrope::{server::ServerBuilder, status::OPERATOR};
@@ -52,5 +55,9 @@ pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilde
     }
     let left = |name: &str| settings.leaves_to_fleet(name) && !name.starts_with(OPERATOR);
     let builder = builder.room_for_types(ROOM);
-    if settings.order == Order::First { importing::in_front(builder.behind(left)) } else { builder.without(left) }
+    let builder = match settings.order {
+        Order::First => importing::in_front(builder.behind(left)),
+        Order::Local | Order::Only => builder.without(left),
+    };
+    builder.schemas_elsewhere()
 }

@@ -5,6 +5,9 @@ use bellrope::client::Style;
 /// The number of the codec whose payloads carry names.
 const JSON: u8 = 1;
 
+/// The style of what is no call of the type, but asks for the schema of its payloads.
+const ASKS_FOR_SCHEMA: u8 = 4;
+
 /// A message type of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FleetType {
@@ -23,10 +26,30 @@ impl FleetType {
         !known || self.codec == codec && (codec == JSON || schema == 0 || self.schema == 0 || self.schema == schema)
     }
 
+    /// What asks for its schema, at whoever has the same.
+    pub(crate) fn schema_question(&self) -> Self {
+        Self { style: ASKS_FOR_SCHEMA, ..self.clone() }
+    }
+
+    /// Whether it asks for a schema, and is no type that is called.
+    pub(crate) fn asks_for_schema(&self) -> bool {
+        asks_for_schema(self.style)
+    }
+
+    /// Whether it is the type whose schema somebody means who says this of it.
+    pub(crate) fn has_schema(&self, codec: u8, schema: u64) -> bool {
+        schema != 0 && (self.codec, self.schema) == (codec, schema)
+    }
+
     /// Whether its caller sends chunks.
     pub(crate) fn uploads(&self) -> bool {
         style_of(self.style).is_some_and(Style::uploads)
     }
+}
+
+/// Whether what has this number in place of a style asks for a schema.
+pub(crate) fn asks_for_schema(style: u8) -> bool {
+    style == ASKS_FOR_SCHEMA
 }
 
 /// The style that travels as this number.

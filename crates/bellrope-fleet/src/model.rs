@@ -65,7 +65,7 @@ const NATS_BYTES_OF_A_CONNECTION: u64 = 20 * 1024;
 /// Most connections of a NATS server that says nothing else.
 const NATS_CONNECTIONS: u64 = 65_536;
 
-/// What a fleet of this size takes.
+/// What a fleet of this size takes. What is more than a number of 64 bits holds is the largest of them.
 ///
 /// ```
 /// use bellrope_fleet::{Size, load};
@@ -90,18 +90,19 @@ pub fn load(size: Size) -> Load {
     let beats = 1.0 / BEAT.as_secs_f64();
     // One for each pair that has something under way, and of several streams of one pair still one.
     let pairs = streams.min(importing * instances);
-    let connections = size.importing + size.instances;
+    let connections = size.importing.saturating_add(size.instances);
+    let subscriptions_of_instances = size.instances.saturating_mul(OF_AN_INSTANCE.saturating_add(size.types));
     let hearers = u32::try_from(size.importing).unwrap_or(u32::MAX);
     Load {
         connections,
-        subscriptions: size.importing * OF_AN_IMPORTING_SERVER + size.instances * (OF_AN_INSTANCE + size.types),
+        subscriptions: size.importing.saturating_mul(OF_AN_IMPORTING_SERVER).saturating_add(subscriptions_of_instances),
         call_messages_per_second: importing * size.calls_per_second * MESSAGES_OF_A_CALL,
         chunk_messages_per_second: streams * size.chunks_per_second,
         beat_messages_per_second: 2.0 * pairs * beats,
-        load_deliveries_per_second: instances * importing / BEAT.max(EACH_HEARER * hearers).as_secs_f64(),
-        answers_at_a_common_start: size.importing * size.instances,
+        load_deliveries_per_second: instances * importing / BEAT.max(EACH_HEARER.saturating_mul(hearers)).as_secs_f64(),
+        answers_at_a_common_start: size.importing.saturating_mul(size.instances),
         discovery_messages_per_second: importing * (1.0 + instances) / ASKED_EVERY_S,
-        nats_bytes: connections * NATS_BYTES_OF_A_CONNECTION,
+        nats_bytes: connections.saturating_mul(NATS_BYTES_OF_A_CONNECTION),
         nats_servers: connections.div_ceil(NATS_CONNECTIONS),
         importing_bytes: size.streams.ceil() * crate::flow::WINDOW as f64 * 1.5,
     }

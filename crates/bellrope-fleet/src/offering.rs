@@ -9,5 +9,9 @@ mod replay;
 mod running;
 mod sending;
 mod shares;
+#[cfg(feature = "fuzzing")]
+mod strangers;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::strangers::Strangers;
 pub(crate) use self::{guests::Guests, instance::Instance, offers::Offers};

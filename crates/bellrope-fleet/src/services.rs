@@ -16,6 +16,8 @@ pub(crate) const SERVICE: &str = "bellrope";
 const AT_ITS_OWN: &str = "at_its_own";
 /// The key under which an instance says that it takes no further calls.
 const DRAINING: &str = "draining";
+/// The key under which it says that it hands out the schemas of what it offers.
+const SCHEMAS: &str = "schemas";
 /// The key under which it says the number that it keeps.
 const MEMBER: &str = "member";
 /// Most endpoints that are read out of what somebody says of itself.
@@ -61,6 +63,11 @@ impl Info {
     pub(crate) fn chosen_as(&self) -> Option<u64> {
         let said = |key| self.metadata.contains_key(key);
         (said(AT_ITS_OWN) && !said(DRAINING)).then(|| u64::from_str_radix(&self.id, 16).ok()).flatten()
+    }
+
+    /// Whether it hands out the schemas of what it offers. Older versions do not.
+    pub(crate) fn hands_out_schemas(&self) -> bool {
+        self.metadata.contains_key(SCHEMAS)
     }
 
     /// The name of its server, or nothing.
@@ -153,7 +160,7 @@ pub(crate) fn now_in_words() -> String {
 impl Identity<'_> {
     fn base(&self, kind: &str) -> Info {
         let metadata = [("prefix", self.prefix.to_owned()), ("server", self.server.to_owned())];
-        let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned())];
+        let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned()), (SCHEMAS, "1".to_owned())];
         let link = [("nats", self.nats.to_owned()), ("links", self.links.to_string())];
         let draining = self.is_draining.then(|| (DRAINING, "1".to_owned()));
         let member = [(MEMBER, format!("{:016x}", self.member))];

@@ -57,7 +57,7 @@ pub(crate) struct Membership {
     /// The local server.
     pub(crate) socket: PathBuf,
     pub(crate) importer: Arc<Importer>,
-    pub(crate) imports: Imports,
+    pub(crate) imports: Arc<Imports>,
     pub(crate) offers: Arc<Offers>,
     /// Whose word on who asks is taken.
     pub(crate) trust: Arc<Trust>,

@@ -1,6 +1,10 @@
 //! How a server joins a fleet.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,9 +171,9 @@ impl FleetSettings {
                 "must be 1 to 64 letters, digits, - or _",
             ),
             (
-                self.name.len() > 64 || self.name.contains(char::is_control),
+                !self.name.is_empty() && !crate::signing::is_name(&self.name),
                 "name",
-                "must have at most 64 bytes and no control characters",
+                "must have at most 64 bytes, no control characters, and no blanks at its ends",
             ),
             (
                 self.trust.len() > 1024 || !self.trust.iter().all(|key| crate::names::is_public_key(key)),
@@ -200,25 +204,33 @@ impl FleetSettings {
         }
     }
 
-    /// Reads the files that these settings name. The key of each that cannot be used, and why.
-    #[must_use]
-    pub fn unusable_files(&self) -> Vec<(&'static str, String)> {
+    /// The files that it names, by their keys.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [
             ("credentials", &self.credentials),
             ("nkey_seed_file", &self.nkey_seed_file),
             ("password_file", &self.password_file),
             ("token_file", &self.token_file),
             ("signing_seed_file", &self.signing_seed_file),
+            ("key_file", &self.key_file),
             ("ca_file", &self.ca_file),
             ("certificate_file", &self.certificate_file),
-            ("key_file", &self.key_file),
         ];
-        let files = files.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
-        let faults = files.filter_map(|(key, path)| {
-            let error = std::fs::read_to_string(path).err()?;
-            Some((key, format!("names {}, which cannot be used: {error}", path.display())))
-        });
-        faults.collect()
+        files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+
+    /// The files that cannot be read, by their keys, and why. None where no fleet is wanted.
+    #[must_use]
+    pub fn unreadable_files(&self) -> Vec<(&'static str, &Path, std::io::Error)> {
+        let files = self.files().filter(|_| self.is_wanted());
+        files.filter_map(|(key, path)| Some((key, path, std::fs::read(path).err()?))).collect()
+    }
+
+    /// The files with secrets that others on this machine may read, by their keys.
+    pub(crate) fn open_secrets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let named = self.files().filter(|(key, _)| !["ca_file", "certificate_file"].contains(key));
+        // One that is not there is said by whoever reads it.
+        named.filter(|(_, path)| std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0))
     }
 
     /// Whether the fleet is asked for a message type although this server may have it itself.
@@ -253,6 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_others_may_read_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let named = |mode: u32| {
+            let seed = home.path().join("seed");
+            std::fs::write(&seed, "S").unwrap();
+            std::fs::set_permissions(&seed, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            let settings = FleetSettings {
+                signing_seed_file: Some(seed),
+                token_file: Some(home.path().join("none")),
+                ..FleetSettings::default()
+            };
+            settings.open_secrets().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!((named(0o600), named(0o640), named(0o644)), (vec![], vec![], vec!["signing_seed_file"]));
+    }
+
+    #[test]
     fn a_fault_names_its_key() {
         let with = |change: fn(&mut FleetSettings)| {
             let mut settings = FleetSettings { servers: vec!["nats://h".into()], ..FleetSettings::default() };
@@ -264,6 +293,11 @@ mod tests {
         assert_eq!(with(|settings| settings.servers.push("http://[".into())), Err("servers"));
         assert_eq!(with(|settings| settings.user = Some("me".into())), Err("user"));
         assert_eq!(with(|settings| settings.trust = vec!["UABC".into()]), Err("trust"));
+        for name in ["desk ", " desk", "de\nsk", &"d".repeat(65)] {
+            let settings = FleetSettings { name: name.to_owned(), ..FleetSettings::default() };
+            assert_eq!(settings.check().map_err(|fault| fault.key), Err("name"), "{name:?}");
+        }
+        assert_eq!(with(|settings| settings.name = "desk 7".into()), Ok(()));
         assert_eq!(with(|settings| settings.trust = vec![nkeys::KeyPair::new_account().public_key()]), Ok(()));
         assert_eq!(with(|settings| settings.max_in_flight = 0), Err("max_in_flight"));
     }

@@ -282,9 +282,9 @@ fn signature_in(headers: &HeaderMap) -> Option<Vec<u8>> {
     (said.len() == 86).then(|| BASE64URL_NOPAD.decode(said.as_bytes()).ok()).flatten()
 }
 
-/// Whether a text can be the name of a server or token.
+/// Whether a text can be the name of a server or token: it travels in a header, which has no blanks at its ends.
 pub(crate) fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control)
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) && name.trim() == name
 }
 
 /// What stands in a file of credentials under a title.

@@ -21,6 +21,8 @@ pub struct Asker {
     name: String,
     /// Whether this process has the request in its books already, in the name of this asker.
     pub(crate) is_booked: bool,
+    /// Whether it asks on somebody's behalf who keeps books, too: what an answer took then says who answered.
+    pub(crate) keeps_books: bool,
     /// The message type or the path that was asked; empty for a call within the process.
     pub endpoint: &'static str,
 }
@@ -46,7 +48,7 @@ impl Asker {
         let plain = |c: &char| c.is_ascii_alphanumeric() || "._-+:@/".contains(*c);
         let name: String = name.chars().filter(plain).take(MAX_NAME).collect();
         let kind = if name.is_empty() { AskerKind::Unknown } else { kind };
-        Self { kind, name, is_booked: false, endpoint }
+        Self { kind, name, is_booked: false, keeps_books: false, endpoint }
     }
 
     /// The name; `unknown` if there is none.

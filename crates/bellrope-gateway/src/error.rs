@@ -470,7 +470,12 @@ impl ProviderError {
 
     /// The error in the words of the wire.
     pub fn info(&self) -> ErrorInfo {
-        ErrorInfo { code: self.code().to_owned(), message: self.to_string(), retryable: self.retryable() }
+        ErrorInfo {
+            code: self.code().to_owned(),
+            message: self.to_string(),
+            retryable: self.retryable(),
+            not_sent: false,
+        }
     }
 }
 

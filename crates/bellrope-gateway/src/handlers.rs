@@ -174,6 +174,8 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
     let is_booked = is_ours && call.metadata().is_some_and(|said| said.own_value(BOOKED).is_some());
     let mut asker = asker_of(gateway, call, endpoint);
     asker.is_booked = is_booked;
+    // The API port, or another server of a fleet.
+    asker.keeps_books = is_booked || call.vouched().is_some();
     asker
 }
 

@@ -86,10 +86,10 @@ pub use gateway::{
 };
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
-    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, EmbedRequest,
-    EmbedResponse, ErrorInfo, FromTool, HealthReport, Message, ModelInfo, ModelList, Part, Prompt, ProviderFault,
-    ProviderHealth, ResumeRequest, Role, SequencedChunk, StopReason, TokenLogprob, Tool, ToolCall, ToolCallDelta,
-    ToolChoice, TopLogprob, Unsaid, Usage, WIRE_VERSION,
+    AnsweredBy, CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content,
+    EmbedRequest, EmbedResponse, ErrorInfo, FromTool, HealthReport, Message, ModelInfo, ModelList, Part, Prompt,
+    ProviderFault, ProviderHealth, ResumeRequest, Role, SequencedChunk, StopReason, TokenLogprob, Tool, ToolCall,
+    ToolCallDelta, ToolChoice, TopLogprob, Unsaid, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, EmbeddingRequest, Provider, ProviderLimits, ProviderStream, TakesKey};

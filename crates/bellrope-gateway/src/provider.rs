@@ -420,7 +420,12 @@ mod tests {
     #[tokio::test]
     async fn an_error_in_the_stream_is_the_answer_with_its_own_word_on_trying_again() {
         for retryable in [true, false] {
-            let info = crate::ErrorInfo { code: "overloaded".into(), message: "busy".into(), retryable };
+            let info = crate::ErrorInfo {
+                code: "overloaded".into(),
+                message: "busy".into(),
+                retryable,
+                ..crate::ErrorInfo::default()
+            };
             let error = collect(scripted(vec![Chunk::text("a"), Chunk::Error(info)]), None).await.unwrap_err();
             assert_eq!(error.retryable(), retryable);
             assert!(error.to_string().contains("overloaded") && error.to_string().contains("busy"), "{error}");

@@ -96,7 +96,7 @@ pub struct ServerBuilder {
     blocking: BlockingPool,
     /// The schemas of the methods of services, if there are any.
     #[cfg(feature = "service")]
-    pub(crate) schemas: Option<Arc<crate::service::Schemas>>,
+    pub(crate) schemas: Option<Arc<crate::service::KnownSchemas>>,
     /// What async handlers run on, if that is not to be the server's own.
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
@@ -214,7 +214,7 @@ pub struct Server {
     inboxes: Vec<Arc<Inbox<WorkerMessage>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     #[cfg_attr(not(any(feature = "tokio", feature = "service")), expect(dead_code, reason = "it is empty"))]
-    for_added: ForAdded,
+    pub(crate) for_added: ForAdded,
     /// The socket's path, unless somebody else looks after it.
     _path: Option<OwnedPath>,
     #[cfg(feature = "tokio")]

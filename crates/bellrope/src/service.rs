@@ -67,8 +67,10 @@ mod bytes;
 mod client;
 mod codec;
 mod error;
+mod handing_out;
 mod incoming;
 mod json;
+mod known_schemas;
 mod lent;
 mod method;
 mod postcard;
@@ -93,6 +95,7 @@ pub use self::{
     bytes::Bytes,
     error::ServiceError,
     json::Json,
+    known_schemas::SchemaSource,
     postcard::Postcard,
     schema::{Form, SCHEMA, Schema, Shape, Type},
     server::Service,
@@ -103,7 +106,7 @@ pub use self::{
     method::{Method, Output, Plain},
 };
 
-pub(crate) use self::schema::Schemas;
+pub(crate) use self::known_schemas::KnownSchemas;
 
 /// What the code that the macro writes needs of others.
 #[doc(hidden)]

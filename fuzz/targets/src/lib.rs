@@ -14,6 +14,7 @@ mod stream;
 mod wire;
 
 pub use answers::{answers, sse};
+pub use bellrope_fleet::strangers::messages as fleet;
 pub use client::client;
 pub use config::config;
 pub use ring::ring;

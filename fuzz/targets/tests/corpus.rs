@@ -33,6 +33,11 @@ fn a_client_ends_each_call_at_most_once_over_the_corpus() {
 }
 
 #[test]
+fn a_fleet_keeps_its_bounds_over_what_strangers_send_of_the_corpus() {
+    replay("fleet", targets::fleet);
+}
+
+#[test]
 fn every_cut_of_the_corpus_gives_the_same_records() {
     replay("stream", targets::stream);
 }

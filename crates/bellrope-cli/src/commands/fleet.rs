@@ -48,26 +48,37 @@ pub(crate) struct ListArgs {
 #[command(after_help = "Example:\n  bellrope fleet model --editors 10000 --backends 1000")]
 pub(crate) struct ModelArgs {
     /// Servers that import.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = servers())]
     editors: u64,
     /// Servers that offer.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = servers())]
     backends: u64,
     /// Message types that each of these offers.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=4_096))]
     types: u64,
     /// Small calls of one editor, a second.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = amount)]
     calls: f64,
     /// Streams of one editor under way, on average.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = amount)]
     streams: f64,
     /// Chunks of one stream, a second.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = amount)]
     chunks: f64,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// How many servers there may be.
+fn servers() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=1_000_000_000)
+}
+
+/// A number of calls, streams or chunks.
+fn amount(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number));
+    number.ok_or_else(|| "give a number from 0 to 1000000000".to_owned())
 }
 
 /// Does it.

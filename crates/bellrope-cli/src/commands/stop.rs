@@ -25,7 +25,7 @@ Examples:
   bellrope stop
   bellrope stop --socket /run/user/1000/bellrope/test.sock --now
 
-The server takes nothing new, ends what is under way within 5 seconds, and the command waits until it is gone. It also ends
+The server takes nothing new, ends what is under way within its drain_s (5 seconds), and the command waits until it is gone. It also ends
 servers that `bellrope chat`, `bellrope acp` or an editor's plugin has started. Programs that are still there start the next one
 with their next call. A server of a service manager is stopped there: by `systemctl --user stop bellrope`, for instance.
 

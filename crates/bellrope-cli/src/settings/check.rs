@@ -26,8 +26,6 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>, Faults> {
                 Err(fault) => faults.push(fault),
                 Ok(gateway) => {
                     faults.extend(settings.key_faults(&gateway));
-                    #[cfg(feature = "fleet")]
-                    faults.extend(checks::files_of_fleet(&settings.fleet, &origins));
                     faults.extend(settings.budget_faults(&gateway));
                     if faults.is_empty() {
                         return Ok(settings.unpriced(&gateway));

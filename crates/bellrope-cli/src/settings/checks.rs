@@ -20,6 +20,8 @@ use crate::logging;
 const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
 /// More threads than this serve the API port no faster on any machine.
 const MAX_API_THREADS: u32 = 64;
+/// The longest that a server may take to end, in seconds.
+const MAX_DRAIN_S: u32 = 24 * 60 * 60;
 
 /// Faults that were found.
 struct Found<'a> {
@@ -107,6 +109,10 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
     if let Err(bellrope_fleet::SettingFault { key, fault }) = document.fleet.check() {
         found.add(&format!("fleet.{key}"), fault);
     }
+    #[cfg(feature = "fleet")]
+    for (key, path, error) in document.fleet.unreadable_files() {
+        found.add(&format!("fleet.{key}"), format_args!("names {}, which cannot be read: {error}", path.display()));
+    }
     server(document, &mut found);
     let books = document.books();
     if books.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
@@ -122,15 +128,9 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
         let threads = document.api_threads;
         found.add("api_threads", format_args!("is {threads}; it can be at most {MAX_API_THREADS}"));
     }
-    found.faults
-}
-
-/// Which files of the fleet's settings cannot be read here.
-#[cfg(feature = "fleet")]
-pub(super) fn files_of_fleet(fleet: &bellrope_fleet::FleetSettings, origins: &Origins) -> Vec<Fault> {
-    let mut found = Found { origins, faults: Vec::new() };
-    for (key, fault) in fleet.unusable_files() {
-        found.add(&format!("fleet.{key}"), fault);
+    if document.drain_s > MAX_DRAIN_S {
+        let seconds = document.drain_s;
+        found.add("drain_s", format_args!("is {seconds}; it can be at most {MAX_DRAIN_S}"));
     }
     found.faults
 }
@@ -156,8 +156,14 @@ fn server(document: &Document, found: &mut Found<'_>) {
 }
 
 /// Which budgets are for a token that there is not, or go over to a model of a provider that is not set up. Tokens come and go
-/// while a server runs, so it starts all the same.
-pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway, origins: &Origins) -> Vec<Fault> {
+/// while a server runs, so it starts all the same. `asks_others`: requests go to a fleet, whose providers have names of their own.
+pub(super) fn budgets(
+    budgets: &[Budget],
+    tokens: &[TokenRow],
+    gateway: &Gateway,
+    asks_others: bool,
+    origins: &Origins,
+) -> Vec<Fault> {
     let mut found = Found { origins, faults: Vec::new() };
     let providers = gateway.names();
     for (at, budget) in budgets.iter().enumerate() {
@@ -168,6 +174,8 @@ pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway
             found.add_row("budgets", at, Some("token"), fault);
         }
         let provider = model.as_deref().and_then(|model| model.split_once('/')).map(|(provider, _)| provider);
+        // Those of a fleet are not known before it is asked.
+        let provider = provider.filter(|_| !asks_others);
         if let Some(provider) = provider.filter(|provider| providers.iter().all(|known| known != provider)) {
             let known = providers.join(", ");
             let fault = format!("`{name}`: model is of the provider {provider:?}, which is not set up; known: {known}");

@@ -3,8 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
+    sync::Arc,
 };
 
+use bellrope_fleet::{Fleet, FleetSettings};
 use bellrope_testkit::nats::{Nats, Way};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -13,6 +15,7 @@ use crate::{
     resumable::{begun, handed},
     support::{Home, Running, eventually, health_of, http},
     terminal::Terminal,
+    typed::both_codecs,
 };
 
 /// A backend that answers for the fleet.
@@ -119,6 +122,102 @@ fn an_answer_is_resumed_whole_after_its_reader_its_server_or_the_link_was_lost_i
         let _ = hand.send("more ".to_owned());
         is_left.load(std::sync::atomic::Ordering::SeqCst)
     });
+}
+
+#[test]
+fn a_typed_service_of_the_fleet_is_listed_called_and_generated_from_as_at_its_own_server() {
+    let Some(nats) = Nats::start() else { return };
+    let (home, there) = (Home::new(), Home::new());
+    let offer = FleetSettings { servers: vec![nats.url()], offer: vec!["*".into()], ..FleetSettings::default() };
+    let server = Arc::new(bellrope_fleet::prepare(both_codecs(), &offer).bind(there.socket()).unwrap());
+    let fleet = Fleet::join(offer, &server, there.socket()).unwrap();
+    let _local = home.serve(["--fleet", &*nats.url(), "--import", "Store.*,Names.*", "--set", "fleet.order=only"]);
+    let client = bellrope::Client::connect(home.socket()).unwrap();
+    eventually("the fleet's types are known", || {
+        ["Store.get", "Names.echo"].iter().all(|name| client.message_type(*name).is_ok())
+    });
+    let listed = |home: &Home| {
+        let mut all: Value = serde_json::from_str(&home.run(["list", "--schema"]).succeeded()).unwrap();
+        let methods = all.as_object_mut().unwrap();
+        methods.retain(|name, _| name.starts_with("Store.") || name.starts_with("Names."));
+        assert_eq!(methods.len(), 12, "{methods:?}");
+        all
+    };
+    assert_eq!(listed(&home), listed(&there));
+    for (args, expected) in [
+        (["call", "Store.get", r#"{"key":"x","limit":3}"#], "{\"key\":\"x\",\"size\":3,\"data\":\"Af8=\"}\n"),
+        (["call", "Names.get", r#"{"key":"x","limit":3}"#], "{\"key\":\"x\",\"size\":3,\"data\":\"Af8=\"}\n"),
+    ] {
+        assert_eq!(home.run(args).succeeded(), expected);
+    }
+    assert_eq!(home.run(["call", "Store.count"]).succeeded(), "18446744073709551615\n");
+    for (language, service) in [("ts", "Names"), ("python", "Names"), ("markdown", "Store")] {
+        let generated = |home: &Home| home.run(["generate", language, "--service", service]).succeeded();
+        assert_eq!(generated(&home), generated(&there), "{language}");
+    }
+    drop(fleet);
+}
+
+#[test]
+fn what_is_under_way_has_as_long_as_the_settings_say_when_an_instance_is_told_to_stop() {
+    let Some(nats) = Nats::start() else { return };
+    for (seconds, code) in [("1", false), ("30", true)] {
+        let (home, there, (provider, hand, _)) = (Home::new(), Home::new(), handed());
+        let drain = format!("drain_s={seconds}");
+        let instance = provider.serve(&there, &["--fleet", &*nats.url(), "--offer", "ai.*", "--set", &*drain]);
+        let _local = home.serve(["--fleet", &*nats.url(), "--import", "ai.*", "--set", "fleet.order=only"]);
+        let (chat, _stdout) = begun(&home, &hand);
+        let told = std::time::Instant::now();
+        instance.signal(Signal::TERM);
+        if code {
+            // Longer than a server takes without the setting.
+            while told.elapsed() < std::time::Duration::from_secs(6) {
+                hand.send("more ".to_owned()).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            drop(hand);
+        }
+        let finished = chat.finish();
+        assert_eq!(finished.code == Some(0), code, "{seconds} {finished:?}");
+        instance.finish();
+        assert!(code || told.elapsed() < std::time::Duration::from_secs(5), "{:?}", told.elapsed());
+    }
+}
+
+#[test]
+fn files_of_a_fleet_that_cannot_be_read_are_wrong_settings_each_with_its_place() {
+    let home = Home::new();
+    let config = home.config(
+        "[fleet]\nservers = [\"nats://127.0.0.1:1\"]\nsigning_seed_file = \"/none/seed\"\nca_file = \"/none/ca.pem\"\n",
+    );
+    let config = config.to_str().unwrap();
+    for args in [&["config", "check", config][..], &["serve", "--config", config]] {
+        let wrong = home.run(args.iter().copied());
+        assert_eq!(wrong.code, Some(2), "{wrong:?}");
+        for said in
+            ["bellrope.toml:3:1: fleet.signing_seed_file names /none/seed, which", "bellrope.toml:4:1: fleet.ca_file"]
+        {
+            assert!(wrong.stderr.contains(said), "{said}: {wrong:?}");
+        }
+    }
+}
+
+#[test]
+fn sizes_that_no_fleet_has_are_refused_in_words() {
+    let home = Home::new();
+    for args in [
+        ["--editors", "18446744073709551615"],
+        ["--backends", "1000000001"],
+        ["--types", "99999999999999999999"],
+        ["--calls", "-1"],
+        ["--streams", "inf"],
+        ["--chunks", "NaN"],
+    ] {
+        let refused = home.run(["fleet", "model", &*args.join("=")]);
+        assert!(refused.code == Some(2) && refused.stderr.contains(args[0]), "{refused:?}");
+    }
+    let most = home.run(["fleet", "model", "--editors", "1000000000", "--backends", "1000000000", "--calls", "1e9"]);
+    assert!(most.succeeded().contains("1000000000000000000"));
 }
 
 #[test]

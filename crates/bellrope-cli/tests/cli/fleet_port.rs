@@ -324,12 +324,90 @@ fn what_this_server_answers_itself_is_booked_once_and_holds_up_no_request_of_its
 }
 
 #[test]
+fn what_an_answer_of_the_port_cost_is_said_by_who_answered() {
+    let Some(nats) = Nats::start() else { return };
+    let price = |provider: &str, output: u32| {
+        format!("[[prices]]\nprovider = \"{provider}\"\nmodel = \"*\"\ninput = 0\noutput = {output}\n")
+    };
+    // Seven tokens each.
+    for (prices, own, theirs) in [
+        (price("fleet", 1_000_000), 7_000_000, 7_000_000),
+        ([price("*", 1_000), price("fleet", 1_000_000)].concat(), 7_000_000, 7_000_000),
+        ([price("fleet", 1_000_000), price("openai", 2_000)].concat(), 14_000, 14_000),
+        (price("openai", 3_000), 21_000, 21_000),
+    ] {
+        let (home, there, provider) = (Home::new(), Home::new(), calling());
+        let url = nats.url();
+        let config = home.config(&prices);
+        let settings = ["--config", config.to_str().unwrap(), "--fleet", &*url, "--import", "ai.*", "--api-port", "0"];
+        let desk = provider.serve(&home, &[&settings[..], &["--set", "fleet.order=first"]].concat());
+        let address = address(&desk);
+        let costs = || -> Vec<(String, u64)> {
+            let said: Value =
+                serde_json::from_str(&home.run(["usage", "--by", "model", "--json"]).succeeded()).unwrap();
+            let cost =
+                |row: &Value| (row["of"].as_str().unwrap().to_owned(), row["costs"][0]["micros"].as_u64().unwrap());
+            said["rows"].as_array().unwrap().iter().map(cost).collect()
+        };
+        assert_eq!(post(&address, PATHS[0], &asked(PATHS[0], true)).status, 200);
+        assert_eq!(costs(), [("openai/usual".to_owned(), own)], "{prices}");
+        let _instance = instance(&provider, &there, &url);
+        eventually("the instance answers", || {
+            post(&address, PATHS[0], &asked(PATHS[0], false)).status == 200 && by_provider(&there).len() == 1
+        });
+        let all: u64 = costs().iter().map(|row| row.1).sum();
+        let asked = by_provider(&home).iter().map(|row| row.1).sum::<u64>();
+        assert_eq!(all, own + (asked - 1) * theirs, "{prices}");
+    }
+}
+
+#[test]
+fn a_count_that_the_provider_did_not_say_is_estimated_in_the_books_of_the_port_too() {
+    let Some(nats) = Nats::start() else { return };
+    let (home, there) = (Home::new(), Home::new());
+    let provider = Provider::of_events(&[
+        json!({"choices": [{"index": 0, "delta": {"content": "four hundred letters".repeat(20)}}]}),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        json!({"choices": [], "usage": {"prompt_tokens": 5}}),
+    ]);
+    let _instance = instance(&provider, &there, &nats.url());
+    let desk = desk(&home, &nats.url(), &[]);
+    let answer = post(&address(&desk), PATHS[0], &asked(PATHS[0], true));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(by_provider(&home)[0].2, 100);
+    assert_eq!(by_provider(&there)[0].2, 100);
+}
+
+#[test]
+fn a_request_that_an_instance_refuses_by_itself_uses_up_no_budget_here() {
+    let Some(nats) = Nats::start() else { return };
+    let (home, there, provider) = (Home::new(), Home::new(), calling());
+    let slow = there.config("[gateway.providers.openai]\nrequests_per_minute = 1\nburst = 1\n");
+    let slow = ["--config", slow.to_str().unwrap(), "--fleet", &*nats.url(), "--offer", "ai.*"].map(str::to_owned);
+    let _instance = provider.serve(&there, &slow.each_ref().map(|arg| &**arg));
+    let config = home.config("[[budgets]]\nname = \"few\"\nwindow = \"month\"\nrequests = 2\n");
+    let desk = desk(&home, &nats.url(), &["--config", config.to_str().unwrap()]);
+    let address = address(&desk);
+    assert_eq!(post(&address, PATHS[0], &asked(PATHS[0], true)).status, 200);
+    // Its own limit: no provider has them.
+    for _ in 0..3 {
+        let limited = post(&address, PATHS[0], &asked(PATHS[0], true));
+        assert!(limited.body.contains("requests_per_minute"), "{limited:?}");
+    }
+    assert_eq!(provider.asked().len(), 1);
+}
+
+#[test]
 fn a_spent_budget_sends_requests_on_to_a_model_of_the_fleet() {
     let Some(nats) = Nats::start() else { return };
     let (home, there, provider) = (Home::new(), Home::new(), calling());
     let _instance = instance(&provider, &there, &nats.url());
-    let budget = "[[budgets]]\nname = \"few\"\nwindow = \"month\"\nrequests = 1\nmodel = \"embedded/embedded\"\n";
-    let config = home.config(budget);
+    // A provider that is the fleet's alone.
+    let budget = "[[budgets]]\nname = \"few\"\nwindow = \"month\"\nrequests = 1\nmodel = \"openai/other\"\n";
+    let fleet = format!("[fleet]\nservers = [\"{}\"]\nimport = [\"ai.*\"]\norder = \"only\"\n", nats.url());
+    let config = home.config(&format!("{budget}{fleet}"));
+    home.run(["config", "check", config.to_str().unwrap()]).succeeded();
+    let config = home.config(&budget.replace("openai/other", "embedded/embedded"));
     let desk = desk(&home, &nats.url(), &["--config", config.to_str().unwrap()]);
     let address = address(&desk);
     let ask = || post(&address, "/v1/chat/completions", &hi(&json!({"max_tokens": 99})));

@@ -2,6 +2,7 @@
 
 use bellrope::{
     HandlerError, Server,
+    server::ServerBuilder,
     service::{Bytes, Incoming, Stream, produce},
 };
 use serde::{Deserialize, Serialize};
@@ -92,13 +93,18 @@ macro_rules! store {
 store!(postcard, "postcard", "Store");
 store!(json, "json", "Names");
 
-fn served() -> (Home, Server) {
-    let home = Home::new();
+/// A server with a service of each codec, and a type of bytes.
+pub(crate) fn both_codecs() -> ServerBuilder {
     let builder = Server::builder().unary("raw", |_, reply| {
         reply.put(b"\xFF");
         Ok(())
     });
-    let server = builder.service(postcard::Shelf).service(json::Shelf).bind(home.socket()).unwrap();
+    builder.service(postcard::Shelf).service(json::Shelf)
+}
+
+fn served() -> (Home, Server) {
+    let home = Home::new();
+    let server = both_codecs().bind(home.socket()).unwrap();
     (home, server)
 }
 

@@ -24,6 +24,9 @@ use crate::{
     times::BEGIN_WITHIN,
 };
 
+/// Most bytes of a schema: no server hands out more.
+const MOST_SCHEMA: u64 = 1 << 20;
+
 /// What is needed to forward a call.
 pub(super) struct Attempt<'a> {
     pub(super) table: &'a Table,
@@ -70,7 +73,7 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
         let mut open = Open::new(self.table, self.link, self.call.cancelled(), self.to);
         let mut cutter = Cutter::new(self.link.part);
-        let request = self.call.payload();
+        let request = self.request();
         let (_, first) = cutter.cut(request, 0);
         let message = self.first_message(open.number, first);
         open.credit.take(first.len()).await;
@@ -104,6 +107,11 @@ impl Attempt<'_> {
         ended
     }
 
+    /// What is sent: of a question for a schema its head says all.
+    fn request(&self) -> &[u8] {
+        if self.imported.asks_for_schema() { &[] } else { self.call.payload() }
+    }
+
     fn first_message(&self, call: u64, first: &[u8]) -> Vec<u8> {
         let now = self.table.clock.at(Instant::now());
         let left = self.call.time_left().map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
@@ -127,7 +135,7 @@ impl Attempt<'_> {
             caller: &caller,
             session: self.session,
             trace: &trace,
-            size: self.call.payload().len() as u64,
+            size: self.request().len() as u64,
         };
         frame::write(&Up { from: self.link.id, call, what: UpKind::Call(head) }, first)
     }
@@ -151,6 +159,9 @@ impl Attempt<'_> {
                 Event::Data { part, end, bytes } => {
                     open.queued.fetch_sub(cost(bytes.len()), Relaxed);
                     let instance = *taken.borrow();
+                    if self.imported.asks_for_schema() && part.size > MOST_SCHEMA {
+                        return Ended::Lost("the instance has a larger schema than there may be");
+                    }
                     if assembly.begins_large(part, &bytes) {
                         match self.call.claim(part.size).await {
                             Ok(claimed) => room = Some(claimed),

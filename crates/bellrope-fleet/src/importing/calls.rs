@@ -1,7 +1,7 @@
 //! The calls under way, as what arrives finds them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -27,6 +27,8 @@ use crate::{
 
 /// What may wait for the reader of one call; more is against the rules.
 const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
+/// Of so many calls it is known that they were left.
+const MOST_LEFT: usize = 1024;
 /// Most calls that an instance says in one message that it has: as many as fit into a part.
 const MOST_HELD: usize = MOST_PART / 8;
 
@@ -48,6 +50,8 @@ pub(super) struct Table {
 struct Calls {
     last: u64,
     open: HashMap<u64, Slot>,
+    /// Calls that their callers left, those that did so last: whoever has one may not have heard of that, or not be known yet.
+    left: VecDeque<u64>,
 }
 
 /// A call under way, as what arrives finds it.
@@ -92,6 +96,21 @@ pub(super) enum Event {
     NoResponders,
     /// Nothing was heard of it for too long, or the link is lost, or rules were broken.
     Lost(&'static str),
+}
+
+impl Calls {
+    /// Its caller has left.
+    fn note_left(&mut self, call: u64) {
+        if self.left.len() >= MOST_LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back(call);
+    }
+
+    /// What is to be said to whoever has a call that is not under way any more.
+    fn orphaned(&self, call: u64) -> UpKind<'static> {
+        if self.left.contains(&call) { UpKind::Left } else { UpKind::Cancel }
+    }
 }
 
 impl Table {
@@ -157,14 +176,14 @@ impl Table {
                     slot.instance = Some(instance);
                 }
                 Some(_) => {}
-                None => orphans.push(number),
+                None => orphans.push((number, calls.orphaned(number))),
             }
         }
         drop(calls);
         // Given up before it was known who has them.
-        for call in orphans {
-            let cancel = Up { from: link.id, call, what: UpKind::Cancel };
-            link.post(link.inbox(instance, "up"), frame::write(&cancel, &[]));
+        for (call, what) in orphans {
+            let gone = Up { from: link.id, call, what };
+            link.post(link.inbox(instance, "up"), frame::write(&gone, &[]));
         }
     }
 
@@ -270,12 +289,35 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        let slot = self.table.calls().open.remove(&self.number);
+        let mut calls = self.table.calls();
+        let slot = calls.open.remove(&self.number);
+        if !self.handed_over || self.ended {
+            return;
+        }
+        let is_left = !self.caller.is_withdrawn();
         let instance = slot.and_then(|slot| slot.instance).or(self.to);
-        if let (Some(instance), true, false) = (instance, self.handed_over, self.ended) {
-            let what = if self.caller.is_withdrawn() { UpKind::Cancel } else { UpKind::Left };
+        if is_left {
+            calls.note_left(self.number);
+        }
+        drop(calls);
+        if let Some(instance) = instance {
+            let what = if is_left { UpKind::Left } else { UpKind::Cancel };
             let gone = Up { from: self.link.id, call: self.number, what };
             self.link.post(self.link.inbox(instance, "up"), frame::write(&gone, &[]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_says_to_have_a_call_that_was_left_hears_that_and_not_that_nobody_wants_it() {
+        let mut calls = Calls::default();
+        calls.note_left(7);
+        assert_eq!((calls.orphaned(7), calls.orphaned(8)), (UpKind::Left, UpKind::Cancel));
+        (0..MOST_LEFT as u64).for_each(|later| calls.note_left(100 + later));
+        assert_eq!((calls.orphaned(7), calls.left.len()), (UpKind::Cancel, MOST_LEFT));
     }
 }

@@ -389,7 +389,10 @@ impl Table {
 
 impl Place {
     fn fits(&self, wanted: &FleetType) -> bool {
-        self.style == wanted.style && wanted.means_the_same(self.codec, self.schema)
+        match wanted.asks_for_schema() {
+            true => wanted.has_schema(self.codec, self.schema),
+            false => self.style == wanted.style && wanted.means_the_same(self.codec, self.schema),
+        }
     }
 }
 

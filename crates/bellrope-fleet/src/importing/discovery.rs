@@ -1,8 +1,9 @@
 //! Which message types the fleet offers, and a handler here for each that is wanted.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Instant,
 };
 
@@ -10,6 +11,7 @@ use bellrope::{
     Server,
     client::Style,
     server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall, ServerBuilder},
+    service::SchemaSource,
 };
 
 use super::{choice::Learnt, importer::Importer};
@@ -21,6 +23,8 @@ use crate::{
 
 /// Most types that are taken in.
 const MOST_TYPES: usize = 1024;
+/// Most schemas of which it is known that some instance hands them out.
+const MOST_SCHEMAS: usize = 4096;
 
 /// Where handlers are added.
 pub(crate) type Types = Weak<Server>;
@@ -36,9 +40,11 @@ pub(crate) struct Imports {
 
 #[derive(Debug, Default)]
 struct Names {
-    imported: HashSet<String>,
+    imported: HashMap<String, Arc<FleetType>>,
     /// Those that this server has itself.
     own: HashSet<String>,
+    /// The hashes of schemas that some instance hands out.
+    schemas: HashSet<u64>,
 }
 
 impl Imports {
@@ -51,9 +57,13 @@ impl Imports {
         !self.patterns.is_empty()
     }
 
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether this type is somebody else's.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.contains(name)
+        self.names().imported.contains_key(name)
     }
 
     /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
@@ -70,20 +80,24 @@ impl Imports {
 
     fn take_in(&self, info: &Info) {
         for imported in info.types() {
-            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new = !names.imported.contains(&imported.name) && !names.own.contains(&imported.name);
-            if !is_new || !names::any_matches(&self.patterns, &imported.name) || names.imported.len() >= MOST_TYPES {
+            let mut names = self.names();
+            let is_meant = names::any_matches(&self.patterns, &imported.name);
+            if is_meant && info.hands_out_schemas() && names.schemas.len() < MOST_SCHEMAS {
+                names.schemas.insert(imported.schema);
+            }
+            let is_new = !names.imported.contains_key(&imported.name) && !names.own.contains(&imported.name);
+            if !is_new || !is_meant || names.imported.len() >= MOST_TYPES {
                 continue;
             }
             let Some(server) = self.types.upgrade() else { return };
-            let name = imported.name.clone();
+            let (name, kept) = (imported.name.clone(), Arc::new(imported.clone()));
             // Calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer does.
             let fleet = tokio::runtime::Handle::current();
             let asked = Asked::Fleet(Arc::clone(&self.importer));
             match server.add_types(|builder| register(builder.runtime(fleet), imported, asked)) {
                 Ok(()) => {
                     tracing::debug!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
-                    names.imported.insert(name);
+                    names.imported.insert(name, kept);
                 }
                 Err(error) => {
                     tracing::info!(target: "bellrope::fleet", "not taken from the fleet: {error}");
@@ -101,7 +115,7 @@ impl Imports {
         for own in server.behind() {
             let importer: Arc<Importer> = Arc::clone(&self.importer);
             if own.put_in_front(importer) {
-                self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.insert(own.name().to_owned());
+                self.names().imported.insert(own.name().to_owned(), Arc::new(of_own(&own)));
             } else {
                 tracing::error!(target: "bellrope::fleet", message_type = own.name(), "another fleet is asked first");
             }
@@ -112,13 +126,40 @@ impl Imports {
 /// Registers the types that are behind a fleet, which is asked for them first from when the server has joined it.
 pub(crate) fn in_front(builder: ServerBuilder) -> ServerBuilder {
     builder.taken_behind().into_iter().fold(builder, |builder, own| {
-        let (codec, schema) = own.payload_mark();
-        let imported = FleetType { name: own.name().to_owned(), style: number_of(own.style()), codec, schema };
+        let imported = of_own(&own);
         // They run where the server's own handlers do, as one of those may answer.
         let weight = own.weight();
         let name = imported.name.clone();
         register(builder, imported, Asked::First(Arc::new(own))).weight(&name, weight)
     })
+}
+
+fn of_own(own: &Behind) -> FleetType {
+    let (codec, schema) = own.payload_mark();
+    FleetType { name: own.name().to_owned(), style: number_of(own.style()), codec, schema }
+}
+
+impl SchemaSource for Imports {
+    fn schema<'a>(
+        &'a self,
+        method: &'a str,
+        call: OwnedCall,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Vec<u8>>, HandlerError>> + Send + 'a>> {
+        Box::pin(async move {
+            let (imported, is_handed_out) = {
+                let names = self.names();
+                let Some(imported) = names.imported.get(method).filter(|imported| imported.schema != 0) else {
+                    return Ok(None);
+                };
+                (Arc::clone(imported), names.schemas.contains(&imported.schema))
+            };
+            if !is_handed_out {
+                let text = format!("the method {method} has no schema: no instance of the fleet hands it out");
+                return Err(HandlerError::invalid_request(text));
+            }
+            self.importer.schema(&imported, &call).await.map(Some)
+        })
+    }
 }
 
 /// Who is asked for a type.

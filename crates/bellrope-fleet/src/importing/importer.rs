@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_nats::Message;
+use bellrope::client::ErrorCode;
 use bellrope::server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
 use tokio::{
     sync::{oneshot, watch},
@@ -17,6 +18,7 @@ use super::{
     attempt::{Attempt, Ended},
     calls::Table,
     choice::Choices,
+    schemas::FetchedSchemas,
 };
 use crate::{
     clock::Clock,
@@ -36,6 +38,8 @@ const CHOSEN_TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a call waits for a link that is being made.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take to learn a schema.
+const ASK_FOR_SCHEMA: Duration = Duration::from_secs(5);
 
 /// What came of asking the fleet.
 enum Asked {
@@ -50,6 +54,7 @@ enum Asked {
 pub(crate) struct Importer {
     table: Table,
     pub(crate) choices: Choices,
+    schemas: FetchedSchemas,
     link: watch::Sender<Option<Arc<Link>>>,
     /// Dropped with it: the thread in which calls are forwarded is needed no longer.
     _needed: oneshot::Sender<Infallible>,
@@ -66,7 +71,8 @@ impl Importer {
         needed: oneshot::Sender<Infallible>,
     ) -> Arc<Self> {
         let table = Table::new(name, clock, counters, signer);
-        Arc::new(Self { table, choices, link: watch::Sender::new(None), _needed: needed })
+        let schemas = FetchedSchemas::default();
+        Arc::new(Self { table, choices, schemas, link: watch::Sender::new(None), _needed: needed })
     }
 
     /// There is a link.
@@ -130,6 +136,25 @@ impl Importer {
         }
     }
 
+    /// The schema of a type of the fleet, for whoever asks for it by this call: as it was fetched before, or as an instance says
+    /// now.
+    pub(crate) async fn schema(&self, imported: &FleetType, call: &OwnedCall) -> Result<Vec<u8>, HandlerError> {
+        if let Some(schema) = self.schemas.of(imported.schema) {
+            return Ok(schema);
+        }
+        let question = imported.schema_question();
+        let asked = timeout(ASK_FOR_SCHEMA, self.ask(&question, false, call, None, None)).await;
+        match asked {
+            Ok(Asked::Ended(Ok(schema))) => self.schemas.take(imported, schema),
+            // Nothing has run, whatever became of the question.
+            Ok(Asked::Ended(Err(error))) if error.code() == ErrorCode::Unknown => {
+                Err(HandlerError::not_executed(error.to_string()))
+            }
+            Ok(Asked::Ended(Err(error)) | Asked::NotRun(error)) => Err(error),
+            Err(_) => Err(HandlerError::not_executed("no instance has said in time what its schema is")),
+        }
+    }
+
     /// `has_own`: somebody here answers as well, so nothing is waited for.
     async fn ask(
         &self,
@@ -141,10 +166,19 @@ impl Importer {
     ) -> Asked {
         count(&self.table.counters.forwarded);
         let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
-        let asks = self.table.signer.as_ref().map_or_else(Asks::default, |signer| Asks {
-            token: call.token().filter(|token| is_name(token)).unwrap_or_default(),
-            caller: signer.number(call.caller()),
-        });
+        let asks = match &self.table.signer {
+            Some(signer) => {
+                let token = call.token().unwrap_or_default();
+                if !token.is_empty() && !is_name(&token) {
+                    // Without it nobody's budget would have the call.
+                    let text = "the token's name does not fit into a message of the fleet: at most 64 bytes, no control \
+                                characters, and no blanks at its ends";
+                    return Asked::Ended(Err(HandlerError::invalid_request(text)));
+                }
+                Asks { token, caller: signer.number(call.caller()) }
+            }
+            None => Asks::default(),
+        };
         let (mut pause, mut asked, mut refused) = (PAUSE, Vec::new(), None);
         for tried in 1.. {
             let patience = if has_own { Duration::ZERO } else { PATIENCE };

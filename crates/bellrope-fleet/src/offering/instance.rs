@@ -12,7 +12,10 @@ use std::{
 };
 
 use async_nats::Message;
-use bellrope::client::{ErrorCode, Rejection, Style};
+use bellrope::{
+    client::{ErrorCode, Rejection, Style},
+    service::SCHEMA,
+};
 use tokio::{
     sync::{Notify, Semaphore},
     task::AbortHandle,
@@ -33,7 +36,7 @@ use crate::{
     flow::Credit,
     frame::{self, Down, DownKind, Head, ItemPart, Up, UpKind},
     link::Link,
-    message_type::style_of,
+    message_type::{asks_for_schema, style_of},
     services::Offered,
     settings::FleetSettings,
     signing::{Signed, Trust},
@@ -313,6 +316,11 @@ impl Instance {
         let offered = self.offers.find(head.name);
         let offered = offered.ok_or_else(|| Fault::refused(ErrorCode::NotExecuted, "it is offered no longer"))?;
         let ours = &offered.imported;
+        if asks_for_schema(head.style) {
+            let has_it = ours.has_schema(head.codec, head.schema);
+            let another = || Fault::refused(ErrorCode::NotExecuted, "the instance has another version of this method");
+            return has_it.then_some(Arc::clone(&offered)).ok_or_else(another);
+        }
         if ours.style != head.style {
             return Err(Fault::refused(ErrorCode::NotExecuted, "the instance answers it in another style"));
         }
@@ -332,7 +340,9 @@ impl Instance {
         offered: &Arc<Offered>,
         first: &[u8],
     ) -> Result<(), Fault> {
-        let Some(style) = style_of(head.style) else {
+        let schema_of = asks_for_schema(head.style).then_some(head.name);
+        let style = if schema_of.is_some() { Some(Style::Unary) } else { style_of(head.style) };
+        let Some(style) = style else {
             return Err(Fault::refused(ErrorCode::NotExecuted, "the style is unknown"));
         };
         let mut calls = self.calls();
@@ -352,13 +362,15 @@ impl Instance {
             return Ok(());
         }
         count(&self.counters.taken);
-        let (door, incoming) = incoming::channel(&self.room, MOST_ITEM);
+        let most = if schema_of.is_some() { 0 } else { MOST_ITEM };
+        let (door, incoming) = incoming::channel(&self.room, most);
         let (credit, left_by_caller) = (Credit::new(), Arc::<Notify>::default());
         let running = Running {
             link: Arc::clone(&self.link),
             guests: Arc::clone(&self.guests),
             guest: asking.guest,
-            name: head.name.to_owned(),
+            name: schema_of.map_or(head.name, |_| SCHEMA).to_owned(),
+            question: schema_of.map(|name| serde_json::json!({ "method": name }).to_string().into_bytes()),
             style,
             options: options(head, &asking.vouched, left),
             from,
@@ -368,6 +380,7 @@ impl Instance {
             left: Arc::clone(&left_by_caller),
         };
         let (part, first) = (ItemPart { seq: 0, size: head.size }, first.to_vec());
+        let is_question = schema_of.is_some();
         let serial = self.serial.fetch_add(1, Relaxed);
         let (registered, offered) = (Registered(Arc::clone(self), (from, call), serial), Arc::clone(offered));
         let task = self.link.spawn(async move {
@@ -376,7 +389,10 @@ impl Instance {
             let outcome = running.run(part, &first).await;
             // Of a caller that went away nobody is to blame.
             let failed = outcome.as_ref().is_err_and(|fault| *fault != Fault::Lost);
-            offered.ended(began.elapsed(), failed);
+            // Its statistics are of calls.
+            if !is_question {
+                offered.ended(began.elapsed(), failed);
+            }
             if let Err(fault) = outcome {
                 registered.0.report(from, call, fault).await;
             }

@@ -211,6 +211,17 @@ impl Peers {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Peers {
+    /// Claims that nothing is over its bound, and that what waits is counted as it is.
+    pub(super) fn check(&self) {
+        let waiting: usize = self.peers.values().map(|peer| peer.waiting.len()).sum();
+        assert_eq!(waiting, self.waiting);
+        assert!(waiting <= ALL_WAITING && self.peers.values().all(|peer| peer.waiting.len() <= MOST_WAITING));
+        assert!(self.peers.len() <= MOST_PEERS && self.cancelled.len() <= MOST_CANCELLED);
+    }
+}
+
 impl Peer {
     fn new(now: Instant) -> Self {
         Self { clock: PeerClock::default(), heard: now, waiting: Vec::new(), nonce: 0, who: None, begun: None }

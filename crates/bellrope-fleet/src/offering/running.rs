@@ -94,6 +94,8 @@ pub(super) struct Running {
     /// Who asks, if that is known.
     pub(super) guest: Option<Guest>,
     pub(super) name: String,
+    /// What the local server is asked in place of what came.
+    pub(super) question: Option<Vec<u8>>,
     pub(super) style: Style,
     pub(super) options: CallOptions,
     /// The importing server's link, and its number of the call.
@@ -154,6 +156,7 @@ impl Running {
             request = self.request(part, first) => request?,
             () = left.notified() => return Err(Fault::Lost),
         };
+        let request = self.question.take().unwrap_or(request);
         let held = self.guests.hold(self.guest).await;
         let (client, name, options) = (&held.client, self.name.clone(), self.options.clone());
         match self.style {

@@ -11,6 +11,7 @@ mod model;
 mod networks;
 mod partitions;
 mod refusals;
+mod schemas;
 mod servers;
 mod variants;
 mod who_asks;

@@ -76,6 +76,15 @@ fn who_asks_is_known_where_its_server_is_trusted_and_else_it_is_the_fleet() {
     assert_eq!(who(&client, Metadata::new()), "Some(Named(\"desk/editor\")) true");
     assert_eq!(who(&client, Metadata::new().token("brt_tool").unwrap()), "Some(Token(\"tool\")) true");
     assert_eq!(who(&client, Metadata::new().token("mistyped").unwrap()), "Some(Named(\"desk/editor\")) true");
+    // Without the token's name nobody's budget would have the call.
+    for name in ["brt_ tool", "brt_tool "] {
+        let options = CallOptions::new().metadata(Metadata::new().token(name).unwrap());
+        let refused = client.call_with("who", b"", &options);
+        assert!(
+            matches!(&refused, Err(CallError::InvalidRequest { text }) if text.contains("does not fit")),
+            "{refused:?}"
+        );
+    }
     // Nobody says for himself who he is, and nobody's name is taken for a token.
     let unnamed = desk(&nats.url(), "", Some(&own));
     let posing = CallOptions::new().metadata(Metadata::new().caller("token tool").unwrap());

@@ -16,7 +16,7 @@ use super::thoughts::Thinking;
 use super::upstream::{Running, silent};
 use crate::error::{Blame, ProviderError};
 use crate::lines;
-use crate::message::{Chunk, SequencedChunk};
+use crate::message::{Chunk, ErrorInfo, SequencedChunk};
 use crate::provider::{BoxFuture, ProviderStream};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -33,6 +33,8 @@ pub struct AnswerStream {
     asked: Vec<String>,
     notices: Notices,
     origins: Origins,
+    /// Whether whoever asked keeps books, too.
+    keeps_books: bool,
     /// What it thinks, if a provider may want that back.
     thinking: Option<Thinking>,
     /// The next piece, while there are notices to be told before it.
@@ -58,8 +60,13 @@ impl AnswerStream {
         (origins, thinking): (Origins, Option<Thinking>),
     ) -> Self {
         let stage = Stage::Beginning(beginning, heard);
-        let notices = Notices::default();
-        Self { stage, seq: 0, asked: notes, notices, origins, thinking, next: None, retry_after: None }
+        let (notices, keeps_books) = (Notices::default(), false);
+        Self { stage, seq: 0, asked: notes, notices, origins, keeps_books, thinking, next: None, retry_after: None }
+    }
+
+    /// Has it say what books need to know of how it ended, if whoever asked keeps any.
+    pub(super) fn for_books(self, keeps_books: bool) -> Self {
+        Self { keeps_books, ..self }
     }
 
     /// How long to wait before the next request, once the answer has failed and it is known.
@@ -100,7 +107,8 @@ impl AnswerStream {
                 },
             },
             Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
-                Some(Ok(chunk)) => {
+                Some(Ok(mut chunk)) => {
+                    running.sign(chunk.usage_mut());
                     running.take_in(&chunk);
                     self.origins.note(&chunk, running.provider());
                     self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk, running.provider()));
@@ -133,7 +141,8 @@ impl Stream for AnswerStream {
                 Some(Err(error)) => {
                     log(&error);
                     self.retry_after = error.retry_after();
-                    break Chunk::from(error);
+                    let not_sent = self.keeps_books && error.was_not_sent();
+                    break Chunk::Error(ErrorInfo { not_sent, ..error.info() });
                 }
             }
         };

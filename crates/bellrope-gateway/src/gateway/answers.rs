@@ -33,7 +33,12 @@ pub struct AnswersFull(&'static str);
 
 impl From<AnswersFull> for Chunk {
     fn from(full: AnswersFull) -> Self {
-        Self::Error(ErrorInfo { code: "overloaded".to_owned(), message: full.to_string(), retryable: true })
+        Self::Error(ErrorInfo {
+            code: "overloaded".to_owned(),
+            message: full.to_string(),
+            retryable: true,
+            ..ErrorInfo::default()
+        })
     }
 }
 

@@ -201,8 +201,9 @@ impl Gateway {
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
         let thinking = self.thoughts.clone().map(|thoughts| Thinking::new(thoughts, request.asker.clone()));
+        let keeps_books = request.asker.keeps_books;
         let begun = Box::pin(async move { route?.begin(request, &notices).await });
-        AnswerStream::new(begun, heard, notes, (self.origins.clone(), thinking))
+        AnswerStream::new(begun, heard, notes, (self.origins.clone(), thinking)).for_books(keeps_books)
     }
 
     /// A whole answer: `ai.chat`.

@@ -45,13 +45,15 @@ impl Route {
             Box::pin(async move {
                 let unsaid = upstream.unsaid(&request);
                 request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
+                let answered_by = upstream.answering(&request);
                 let mut rest = upstream.provider.chat_stream(request);
-                let mut running = Running::new(upstream, account);
+                let mut running = Running::new(upstream, account).answered_by(answered_by);
                 loop {
                     match rest.next().await.unwrap_or_else(|| Err(silent())) {
                         // It settles nothing yet.
                         Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
-                        Ok(first) => {
+                        Ok(mut first) => {
+                            running.sign(first.usage_mut());
                             running.take_in(&first);
                             return Ok(Begun { first, rest, unsaid, running });
                         }
@@ -72,9 +74,11 @@ impl Route {
                 request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
                 let provider = Arc::clone(&upstream.provider);
                 let mut unsaid = upstream.unsaid(&request);
-                let mut running = Running::new(upstream, account);
+                let answered_by = upstream.answering(&request);
+                let mut running = Running::new(upstream, account).answered_by(answered_by);
                 match provider.chat(request).await {
                     Ok(mut response) => {
+                        running.sign(response.usage.as_mut());
                         unsaid.append(&mut response.notes);
                         response.notes = unsaid;
                         running.said(&response);

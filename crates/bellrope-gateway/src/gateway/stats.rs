@@ -193,7 +193,8 @@ mod tests {
         let usage = Usage { input_tokens: u64::MAX, output_tokens: u64::MAX, ..Usage::default() };
         stats.count_piece(&Chunk::Usage(usage.clone()));
         stats.count_piece(&Chunk::Usage(usage));
-        let made_up = ErrorInfo { code: "made\nup".into(), message: String::new(), retryable: false };
+        let made_up =
+            ErrorInfo { code: "made\nup".into(), message: String::new(), retryable: false, ..ErrorInfo::default() };
         stats.count_piece(&Chunk::Error(made_up));
         stats.count_piece(&Chunk::Done { stop_reason: StopReason::EndTurn });
         let seen = stats.snapshot("x", BreakerState::Closed);

@@ -17,7 +17,7 @@ use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::inbound::estimate_tokens_of;
 use crate::lines;
-use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
+use crate::message::{AnsweredBy, ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
 use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 use crate::providers::embedded::EmbeddedSettings;
@@ -58,6 +58,8 @@ pub(super) struct Running {
     account: Option<Account>,
     /// What the provider has said so far of what the answer takes, of one that goes through.
     usage: Option<Box<Usage>>,
+    /// Who answers, where whoever asked keeps books of that.
+    answered_by: Option<Box<AnsweredBy>>,
     has_piece: bool,
     settled: bool,
 }
@@ -134,6 +136,15 @@ impl Upstream {
             warn!(target: TARGET, provider = name, "a fallback is skipped: no key of a tool {why}");
         }
         Some(format!("the fallback `{name}` was skipped: it takes the tool's own key, and none {why}"))
+    }
+
+    /// Who answers a request, where whoever asked keeps books of that. Where others answer, they say it.
+    pub(super) fn answering(&self, request: &ChatRequest) -> Option<Box<AnsweredBy>> {
+        let is_said = request.asker.keeps_books && !self.provider.asks_others();
+        is_said.then(|| {
+            let model = request.model.clone().or_else(|| self.provider.capabilities().default_model);
+            Box::new(AnsweredBy { provider: self.provider.name().to_owned(), model })
+        })
     }
 
     /// Counts a request that goes on to a fallback.
@@ -316,7 +327,21 @@ pub(super) type Ask<T> =
 impl Running {
     pub(super) fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
         upstream.stats.count_begun();
-        Self { upstream, started: now(), account, usage: None, has_piece: false, settled: false }
+        let (started, usage, answered_by) = (now(), None, None);
+        Self { upstream, started, account, usage, answered_by, has_piece: false, settled: false }
+    }
+
+    /// Has what the answer took say who answered.
+    pub(super) fn answered_by(mut self, who: Option<Box<AnsweredBy>>) -> Self {
+        self.answered_by = who;
+        self
+    }
+
+    /// Says of what the answer took who answered, where that is to be said.
+    pub(super) fn sign(&self, usage: Option<&mut Usage>) {
+        if let (Some(usage), Some(who)) = (usage, &self.answered_by) {
+            usage.answered_by = Some(who.clone());
+        }
     }
 
     /// Counts what a whole answer says, for the books.

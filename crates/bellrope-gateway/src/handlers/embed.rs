@@ -69,7 +69,8 @@ async fn vectors(
     }
     data.sort_by_key(|row| row.index);
     let embeddings = data.into_iter().map(|row| row.embedding).collect();
-    let usage = usage.map(|usage| Usage { input_tokens: usage.prompt_tokens, ..Usage::default() });
+    let input = usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
+    let usage = input.map(|input_tokens| Usage { input_tokens, ..Usage::default() });
     Ok(EmbedResponse { version: WIRE_VERSION, model, embeddings, usage })
 }
 
@@ -90,6 +91,6 @@ struct Row {
 
 #[derive(Deserialize)]
 struct Counted {
-    #[serde(default)]
-    prompt_tokens: u64,
+    prompt_tokens: Option<u64>,
+    total_tokens: Option<u64>,
 }

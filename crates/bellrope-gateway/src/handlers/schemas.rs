@@ -216,7 +216,9 @@ fn part(types: &mut Types) -> Shape {
     )
 }
 
-fn usage_fields() -> Vec<Field> {
+fn usage_fields(types: &mut Types) -> Vec<Field> {
+    let unsaid = types.object("Unsaid", &[("input", optional(Shape::Bool)), ("output", optional(Shape::Bool))]);
+    let answered_by = types.object("AnsweredBy", &[("provider", TEXT), ("model", optional(TEXT))]);
     vec![
         ("input_tokens", U64),
         ("output_tokens", U64),
@@ -224,15 +226,18 @@ fn usage_fields() -> Vec<Field> {
         ("cache_write_tokens", optional(U64)),
         ("reasoning_tokens", optional(U64)),
         ("total_cost", optional(F64)),
+        ("unsaid", optional(unsaid)),
+        ("answered_by", optional(answered_by)),
     ]
 }
 
 fn usage(types: &mut Types) -> Shape {
-    types.object("Usage", &usage_fields())
+    let fields = usage_fields(types);
+    types.object("Usage", &fields)
 }
 
 fn error_fields() -> Vec<Field> {
-    vec![("code", TEXT), ("message", TEXT), ("retryable", Shape::Bool)]
+    vec![("code", TEXT), ("message", TEXT), ("retryable", Shape::Bool), ("not_sent", optional(Shape::Bool))]
 }
 
 fn error(types: &mut Types) -> Shape {
@@ -263,7 +268,7 @@ fn token_logprob(types: &mut Types) -> Shape {
 }
 
 fn sequenced_chunk(types: &mut Types) -> Shape {
-    let (stop_reason, token) = (stop_reason(types), token_logprob(types));
+    let (stop_reason, token, usage) = (stop_reason(types), token_logprob(types), usage_fields(types));
     let call = vec![("index", U32), ("id", optional(TEXT)), ("name", optional(TEXT)), ("arguments", TEXT)];
     let mut variants = [
         ("resumable", vec![("id", TEXT)]),
@@ -274,7 +279,7 @@ fn sequenced_chunk(types: &mut Types) -> Shape {
         ("tool_call_extra", vec![("index", U32), ("extra_content", Shape::Any)]),
         ("reasoning_details", vec![("details", Shape::Any)]),
         ("notice", vec![("text", TEXT)]),
-        ("usage", usage_fields()),
+        ("usage", usage),
         ("error", error_fields()),
         ("done", vec![("stop_reason", stop_reason)]),
     ];

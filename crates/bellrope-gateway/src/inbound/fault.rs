@@ -359,7 +359,7 @@ mod tests {
             ("timeout", 504, "server_error", "timeout_error"),
             ("unheard_of", 502, "server_error", "api_error"),
         ] {
-            let info = ErrorInfo { code: code.into(), message: "no".into(), retryable: false };
+            let info = ErrorInfo { code: code.into(), message: "no".into(), retryable: false, ..ErrorInfo::default() };
             let fault = Fault::from(info);
             let body: serde_json::Value = serde_json::from_slice(&fault.body(ErrorForm::OpenAi)).unwrap();
             assert_eq!((fault.status, body["error"]["type"].as_str()), (status, Some(kind)), "{code}");

@@ -31,6 +31,7 @@ pub trait AnswerWriter: Send {
             code: fault.code().to_owned(),
             message: fault.message().to_owned(),
             retryable: fault.retryable,
+            ..ErrorInfo::default()
         };
         self.chunk(Chunk::Error(info), out);
     }

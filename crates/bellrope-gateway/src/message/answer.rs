@@ -76,6 +76,14 @@ pub enum Chunk {
 }
 
 impl Chunk {
+    /// What the answer took, of the piece that says it.
+    pub(crate) fn usage_mut(&mut self) -> Option<&mut Usage> {
+        match self {
+            Self::Usage(usage) => Some(usage),
+            _ => None,
+        }
+    }
+
     /// A piece of the answer's text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into() }
@@ -156,7 +164,7 @@ pub enum StopReason {
 }
 
 /// An error in words for the editor. Safe to show and to log: bounded, without control characters and secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ErrorInfo {
     /// The kind of error in one word: one of the codes of [`ProviderError::code`](crate::ProviderError::code).
     pub code: String,
@@ -164,6 +172,10 @@ pub struct ErrorInfo {
     pub message: String,
     /// Whether the same request may succeed when it is sent again.
     pub retryable: bool,
+    /// Whether it is known that no provider had the request: said to whoever keeps books of it, as of
+    /// [`Usage::answered_by`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_sent: bool,
 }
 
 /// A whole answer: what `ai.chat` and `ai.complete` return.
@@ -300,7 +312,12 @@ mod tests {
             r#"{"seq":18446744073709551615,"kind":"usage","input_tokens":1,"output_tokens":2,"total_cost":0.5}"#,
         );
         there_and_back(
-            Chunk::Error(ErrorInfo { code: "truncated".into(), message: "m".into(), retryable: true }),
+            Chunk::Error(ErrorInfo {
+                code: "truncated".into(),
+                message: "m".into(),
+                retryable: true,
+                ..ErrorInfo::default()
+            }),
             r#"{"seq":18446744073709551615,"kind":"error","code":"truncated","message":"m","retryable":true}"#,
         );
         there_and_back(

@@ -106,6 +106,14 @@ impl HandlerError {
     }
 }
 
+impl HandlerError {
+    /// What its caller gets.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+}
+
 impl std::fmt::Display for HandlerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)

@@ -8,9 +8,9 @@ use super::calls::blocking_pool::BlockingPool;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct ForAdded {
+pub(crate) struct ForAdded {
     #[cfg(feature = "tokio")]
     pub(super) blocking: BlockingPool,
     #[cfg(feature = "service")]
-    pub(super) schemas: Mutex<Option<Arc<crate::service::Schemas>>>,
+    pub(crate) schemas: Mutex<Option<Arc<crate::service::KnownSchemas>>>,
 }

@@ -249,6 +249,10 @@ impl ServerBuilder {
     /// ```
     #[must_use]
     pub fn without(mut self, unwanted: impl Fn(&str) -> bool) -> Self {
+        #[cfg(feature = "service")]
+        if let Some(schemas) = &self.schemas {
+            schemas.forget(&unwanted);
+        }
         self.registry.remove(unwanted);
         self
     }

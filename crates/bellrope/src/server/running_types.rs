@@ -59,7 +59,8 @@ impl Server {
             #[cfg(feature = "tokio")]
             blocking: self.for_added.blocking.clone(),
             #[cfg(feature = "service")]
-            schemas: schemas.clone(),
+            // Of their own until they are added: one that is refused must not leave its schema with a type that has its name.
+            schemas: schemas.as_ref().map(|_| Arc::default()),
             ..ServerBuilder::default()
         };
         #[cfg_attr(not(feature = "tokio"), expect(unused_mut, reason = "there are no runtimes"))]
@@ -80,8 +81,9 @@ impl Server {
             tracing::info!(message_type = &*name, number, "message type added");
         }
         #[cfg(feature = "service")]
-        {
-            *schemas = builder.schemas;
+        match (&*schemas, builder.schemas) {
+            (Some(known), Some(added)) => known.extend(&added),
+            (_, added) => *schemas = added,
         }
         self.types_changed();
         Ok(())
@@ -92,6 +94,10 @@ impl Server {
     pub fn remove_type(&self, name: &str) -> bool {
         let was_there = self.core.registry.take_out(name);
         if was_there {
+            #[cfg(feature = "service")]
+            if let Some(schemas) = &*self.for_added.schemas.lock().unwrap_or_else(PoisonError::into_inner) {
+                schemas.forget(|known| known == name);
+            }
             self.core.metrics.forget_breaker(name);
             tracing::info!(message_type = name, "message type taken out");
             self.types_changed();

@@ -17,7 +17,7 @@ mod writing;
 pub use self::model::{Form, Schema, Shape, Type};
 pub(crate) use self::{
     difference::between,
-    model::{SchemaQuestion, Schemas},
+    model::SchemaQuestion,
     tracing::{KnownTypes, schema_of},
 };
 

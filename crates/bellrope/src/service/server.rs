@@ -1,28 +1,21 @@
 //! What the server's side of a service is made of.
 
-use std::{
-    any::TypeId,
-    future::poll_fn,
-    pin::pin,
-    sync::{Arc, PoisonError},
-};
+use std::{any::TypeId, future::poll_fn, pin::pin};
 
-use bellrope_proto::{
-    connection::Reply,
-    handshake::{SchemaMark, Style},
-};
+use bellrope_proto::{connection::Reply, handshake::Style};
 use futures_core::Stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use super::incoming::StreamRefusal;
 use super::{
     codec::{Codec, CodecError},
+    handing_out::hand_out_also,
     incoming::Incoming,
     json::Json,
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{Form, KnownTypes, SCHEMA, Schema, SchemaQuestion, Schemas, Shape, schema_of},
+    schema::{Form, KnownTypes, Schema, Shape, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -179,20 +172,6 @@ fn warn<M: Method>(is_known: bool, doubts: &str) {
     }
 }
 
-fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Result<Schema, String>) -> ServerBuilder {
-    let hash = schema.as_ref().map_or(0, Schema::hash);
-    if builder.schemas.is_none() {
-        let schemas = Arc::<Schemas>::default();
-        builder.schemas = Some(Arc::clone(&schemas));
-        builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
-    }
-    if let Some(schemas) = &builder.schemas {
-        schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
-    }
-    builder.registry.mark(name, SchemaMark { codec, hash });
-    builder
-}
-
 /// Says what the operator's message types take and answer with. They are no methods of a service, because they may be called
 /// with no payload at all.
 pub(crate) fn describe_operator(builder: ServerBuilder) -> ServerBuilder {
@@ -204,9 +183,6 @@ const LEAST_OWN: u8 = 128;
 
 /// Most levels that are looked at for what takes no bytes.
 const MOST_DEPTH: usize = 32;
-
-/// Most characters of a name that is said back to whoever asked for it.
-const MOST_SAID: usize = 120;
 
 enum Stats {}
 
@@ -231,20 +207,6 @@ impl Method for Breaker {
     type Output = Plain<Breakers>;
     type Sent = ();
     type Request<'call> = BreakerRequest;
-}
-
-/// Answers whoever asks for a schema. A name that has none is the caller's mistake.
-fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
-    let SchemaQuestion { method } = request::<Json, _>(SCHEMA, question)?;
-    let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
-    match schemas.get(&method) {
-        Some(Ok(schema)) => reply::<Json, _>(SCHEMA, schema, answer),
-        Some(Err(doubts)) => Err(HandlerError::invalid_request(format!("the method {method} has no schema: {doubts}"))),
-        None => {
-            let start: String = method.chars().take(MOST_SAID).collect();
-            Err(HandlerError::invalid_request(format!("no schema is known of a method called {start:?}")))
-        }
-    }
 }
 
 /// Reads the arguments of a call.

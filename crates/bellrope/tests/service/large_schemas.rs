@@ -2,7 +2,11 @@
 
 use std::{fmt, marker::PhantomData, sync::LazyLock};
 
-use bellrope::{CallError, Client, Server, server::ServerBuilder, service::SCHEMA};
+use bellrope::{
+    CallError, Client, Server,
+    server::ServerBuilder,
+    service::{SCHEMA, Schema, Shape},
+};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, SeqAccess, Visitor},
@@ -213,4 +217,36 @@ fn a_question_for_a_schema_is_bounded_by_what_is_there() {
         assert!(text.len() < 1_000, "{} bytes are said", text.len());
     }
     client.call(SCHEMA, b"{\"method\":\"Small.call\"}").unwrap();
+}
+
+#[test]
+fn a_type_that_was_refused_or_taken_out_leaves_no_schema_behind() {
+    let schema = |request| Schema {
+        codec: "json".to_owned(),
+        request,
+        answer: Shape::Unit,
+        sent: Shape::Unit,
+        types: Vec::new(),
+    };
+    let typed = |name: &'static str, request: Shape| {
+        move |types: ServerBuilder| types.unary(name, |_, _| Ok(())).schema(name, schema(request))
+    };
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("test.sock");
+    let server = typed("kept", Shape::Bool)(Server::builder()).room_for_types(4).bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    let asked = |name: &str| client.call(SCHEMA, format!("{{\"method\":\"{name}\"}}").as_bytes());
+    let kept = asked("kept").unwrap();
+    assert!(server.add_types(typed("kept", Shape::Text)).is_err());
+    assert_eq!(asked("kept").unwrap(), kept);
+    server.add_types(typed("later", Shape::Text)).unwrap();
+    assert_eq!(Schema::from_json(&asked("later").unwrap()).unwrap().request, Shape::Text);
+    assert!(server.remove_type("later"));
+    let gone = asked("later").unwrap_err();
+    assert!(matches!(&gone, CallError::InvalidRequest { text } if text.contains("no schema is known")), "{gone:?}");
+    // Nor does one that is left to somebody else.
+    let path = home.path().join("private").join("other.sock");
+    let _left = typed("left", Shape::Bool)(Server::builder()).without(|name| name == "left").bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    assert!(client.call(SCHEMA, b"{\"method\":\"left\"}").is_err());
 }

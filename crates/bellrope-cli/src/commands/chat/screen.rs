@@ -197,6 +197,7 @@ mod tests {
             code: "overloaded".into(),
             message: "the provider answered 503".into(),
             retryable: true,
+            ..bellrope_gateway::ErrorInfo::default()
         };
         let piece = Piece { chunk: Chunk::Error(info), json: Vec::new() };
         let error = Screen::new(false).show(piece).unwrap_err().to_string();

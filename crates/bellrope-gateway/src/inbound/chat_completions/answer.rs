@@ -454,7 +454,12 @@ mod tests {
 
     #[test]
     fn a_stream_that_fails_ends_with_the_error_and_without_done() {
-        let info = ErrorInfo { code: "truncated".into(), message: "it broke off".into(), retryable: true };
+        let info = ErrorInfo {
+            code: "truncated".into(),
+            message: "it broke off".into(),
+            retryable: true,
+            ..ErrorInfo::default()
+        };
         let events = events(vec![Chunk::text("Hi"), Chunk::Error(info)], false);
         let error = &events.last().unwrap()["error"];
         assert_eq!((&error["code"], &error["message"]), (&json!("truncated"), &json!("it broke off")));

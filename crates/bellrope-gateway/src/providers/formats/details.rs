@@ -129,6 +129,7 @@ impl Counts {
             reasoning_tokens: within(self.reasoning, output),
             total_cost: self.cost,
             unsaid: Unsaid { input: input.is_none(), output: output.is_none() || self.is_placeholder },
+            answered_by: None,
         })
     }
 }

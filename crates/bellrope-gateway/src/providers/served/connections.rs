@@ -50,7 +50,9 @@ impl Connections {
         let mut places = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() < MOST {
             places.push(Place { runtime: own, client: client.clone(), uses: 0 });
-            tokio::spawn(close_when_idle(Arc::clone(&self.by_runtime), own));
+            // Made out here: what is spawned may never run.
+            let kept = Kept { by_runtime: Arc::clone(&self.by_runtime), own };
+            tokio::spawn(close_when_idle(kept));
         }
         Ok(client)
     }
@@ -64,15 +66,60 @@ impl Connections {
 }
 
 /// Gives the runtime's connection up once nobody has taken it for a while. Calls under way keep it to their end.
-async fn close_when_idle(by_runtime: Arc<Mutex<Vec<Place>>>, own: Id) {
+async fn close_when_idle(kept: Kept) {
     let mut seen = None;
     loop {
         tokio::time::sleep(IDLE).await;
-        let mut places = by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(at) = places.iter().position(|place| place.runtime == own) else { return };
-        if seen.replace(places[at].uses) == Some(places[at].uses) {
-            places.swap_remove(at);
+        let uses = kept.uses();
+        if uses.is_none() || seen.replace(uses) == Some(uses) {
             return;
         }
+    }
+}
+
+/// The place of a runtime, given up when this is dropped: with the runtime's tasks, if that ends sooner.
+struct Kept {
+    by_runtime: Arc<Mutex<Vec<Place>>>,
+    own: Id,
+}
+
+impl Kept {
+    fn uses(&self) -> Option<u64> {
+        let places = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        places.iter().find(|place| place.runtime == self.own).map(|place| place.uses)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut places = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = places.iter().position(|place| place.runtime == self.own);
+        let place = at.map(|at| places.swap_remove(at));
+        drop(places);
+        // Its connection closes now, with nobody else waiting.
+        drop(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope::Server;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_ends_leaves_no_connection_behind() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("private").join("echo.sock");
+        let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path).unwrap();
+        let connections = Connections::to(path);
+        for _ in 0..3 * MOST {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let client = runtime.block_on(connections.get()).unwrap();
+            assert_eq!(connections.by_runtime.lock().unwrap().len(), 1);
+            drop((runtime, client));
+            assert_eq!(connections.by_runtime.lock().unwrap().len(), 0);
+        }
+        drop(server);
     }
 }

@@ -23,7 +23,8 @@ pub(super) fn forwarded(info: &ErrorInfo) -> ProviderError {
         message: Excerpt::new(&info.message),
         retryable: info.retryable,
         retry_after: None,
-        sent: is_sent(code),
+        // Older servers do not say it.
+        sent: !info.not_sent && is_sent(code),
     }
 }
 
@@ -112,7 +113,17 @@ mod tests {
         assert!(error.was_not_sent(), "{error:?}");
         let error = handler("something: else");
         assert_eq!((error.code(), error.to_string().as_str()), ("provider_error", "something: else"));
-        let info = ErrorInfo { code: "of a later version".into(), message: "m".into(), retryable: true };
+        let info = ErrorInfo {
+            code: "of a later version".into(),
+            message: "m".into(),
+            retryable: true,
+            ..ErrorInfo::default()
+        };
         assert_eq!((forwarded(&info).code(), forwarded(&info).retryable()), ("provider_error", true));
+        // The caller's mistake may have been found before anybody was asked, or by the provider.
+        for not_sent in [false, true] {
+            let info = ErrorInfo { code: "invalid_request".into(), not_sent, ..ErrorInfo::default() };
+            assert_eq!(forwarded(&info).was_not_sent(), not_sent);
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! The words in which a schema is said.
 
-use std::{collections::BTreeMap, sync::Mutex};
-
 use serde::{Deserialize, Serialize};
 
 use super::super::{codec::Codec, json::Json};
@@ -138,9 +136,6 @@ impl Schema {
         hash.max(1)
     }
 }
-
-/// The schemas of a server's methods, by name; or why there is none.
-pub(crate) type Schemas = Mutex<BTreeMap<String, Result<Schema, String>>>;
 
 /// What a client asks `bellrope.schema`: the name of a method.
 #[derive(Debug, Serialize, Deserialize)]

@@ -190,7 +190,7 @@ fn every_reason_to_stop_has_its_word() {
 
 #[test]
 fn a_stream_that_fails_ends_with_the_error_and_nothing_after_it() {
-    let info = ErrorInfo { code: "overloaded".into(), message: "busy".into(), retryable: true };
+    let info = ErrorInfo { code: "overloaded".into(), message: "busy".into(), retryable: true, ..ErrorInfo::default() };
     let seen = events(vec![Chunk::text("Hi"), Chunk::Error(info), Chunk::text("more"), done(StopReason::EndTurn)]);
     let last = seen.last().unwrap();
     assert_eq!((&last["type"], &last["error"]["type"]), (&json!("error"), &json!("overloaded_error")));

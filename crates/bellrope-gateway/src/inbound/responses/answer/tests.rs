@@ -190,7 +190,7 @@ fn a_failure_is_the_only_end_and_has_the_code_by_which_tools_decide() {
         ("budget_exceeded", "the budget `b` allows no more until tomorrow", "insufficient_quota"),
     ] {
         let retryable = !message.contains("tomorrow");
-        let info = ErrorInfo { code: code.into(), message: message.into(), retryable };
+        let info = ErrorInfo { code: code.into(), message: message.into(), retryable, ..ErrorInfo::default() };
         let told = script().tells_in_stream(&info.clone().into());
         assert_eq!(told, matches!(expected, "context_length_exceeded" | "insufficient_quota"), "{code}");
         let seen = events(vec![Chunk::text("a"), Chunk::Error(info), Chunk::text("b"), done(StopReason::EndTurn)]);
