@@ -306,7 +306,7 @@ mod tests {
             ("not_found", "there is no such path", "not_found", false),
             ("rate_limited", "slow down: context length", "rate_limited", false),
         ] {
-            let info = ErrorInfo { code: code.into(), message: message.into(), retryable: false };
+            let info = ErrorInfo { code: code.into(), message: message.into(), retryable: false, not_sent: false };
             let fault = Fault::from(info);
             let body = |form| serde_json::from_slice::<serde_json::Value>(&fault.body(form)).unwrap();
             assert_eq!(body(ErrorForm::OpenAi)["error"]["code"], openais);

@@ -13,7 +13,8 @@ use crate::message::ErrorInfo;
 const NOT_EXECUTED: &str =
     "no server has taken the request, so it has not run: no instance of the fleet is there, or the way to it is lost";
 /// What a request hears that may have run.
-const UNKNOWN: &str = "the server that had the request is lost, or the way to it: it may have run, in part or to its end";
+const UNKNOWN: &str =
+    "the server that had the request is lost, or the way to it: it may have run, in part or to its end";
 
 /// An error as whoever answers has told it.
 pub(super) fn forwarded(info: &ErrorInfo) -> ProviderError {

@@ -56,8 +56,10 @@ impl Connection {
         options: &'a CallOptions,
     ) -> Result<(MessageType, Limit<'a>), CallError> {
         options.without_retry(form, NO_OTHER_SERVER)?;
-        options
-            .without_token(form, "no caller waits that could look at a token; use Connection::cancel with the call's id")?;
+        options.without_token(
+            form,
+            "no caller waits that could look at a token; use Connection::cancel with the call's id",
+        )?;
         Ok((self.find(target)?, Limit::of(options)))
     }
 
