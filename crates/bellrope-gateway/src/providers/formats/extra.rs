@@ -16,13 +16,14 @@ const FIELD: &[u8] = b"extra_content";
 /// The longest one that is passed on, in bytes: a piece of a stream holds one.
 const MAX_EXTRA: usize = 8 * 1024;
 
-/// Appends the extra contents of the calls in an event to the pieces that were made of it, which begin at `from`.
-pub(crate) fn push_extra(data: &str, from: usize, out: &mut VecDeque<Chunk>) {
+/// Appends the extra contents of the calls in an event to the pieces that were made of it, which begin at `from`. `false`: there
+/// are some, and no piece of a call, which is held back: they belong to the next pieces of calls.
+pub(crate) fn push_extra(data: &str, from: usize, out: &mut VecDeque<Chunk>) -> bool {
     // Hardly any event has one.
     if memchr::memmem::find(data.as_bytes(), FIELD).is_none() {
-        return;
+        return true;
     }
-    let Ok(frame) = json::from_str::<Frame>(data) else { return };
+    let Ok(frame) = json::from_str::<Frame>(data) else { return true };
     let mut indices: Vec<_> = out.iter().skip(from).filter_map(index).collect();
     indices.dedup();
     let calls = frame
@@ -32,7 +33,10 @@ pub(crate) fn push_extra(data: &str, from: usize, out: &mut VecDeque<Chunk>) {
         .next()
         .and_then(|choice| choice.delta.or(choice.message))
         .unwrap_or_default();
-    let extras = calls.tool_calls.into_iter().flatten().map(|call| call.extra_content);
+    let extras: Vec<_> = calls.tool_calls.into_iter().flatten().map(|call| call.extra_content).collect();
+    if indices.is_empty() && extras.iter().any(Option::is_some) {
+        return false;
+    }
     let mut made = Vec::new();
     for (index, extra) in indices.into_iter().zip(extras) {
         let Some(extra) = extra else { continue };
@@ -46,14 +50,22 @@ pub(crate) fn push_extra(data: &str, from: usize, out: &mut VecDeque<Chunk>) {
         });
     }
     // Nothing may follow the last piece.
-    let end = out
-        .iter()
-        .skip(from)
-        .position(|chunk| !matches!(chunk, Chunk::Text { .. } | Chunk::Reasoning { .. } | Chunk::ToolCall(_)));
+    let is_piece = |chunk: &Chunk| {
+        matches!(
+            chunk,
+            Chunk::Text { .. }
+                | Chunk::Reasoning { .. }
+                | Chunk::ReasoningDetails { .. }
+                | Chunk::Logprobs { .. }
+                | Chunk::ToolCall(_)
+        )
+    };
+    let end = out.iter().skip(from).position(|chunk| !is_piece(chunk));
     let at = end.map_or(out.len(), |end| from + end);
     for chunk in made.into_iter().rev() {
         out.insert(at, chunk);
     }
+    true
 }
 
 fn index(chunk: &Chunk) -> Option<u32> {

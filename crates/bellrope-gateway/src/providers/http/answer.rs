@@ -18,6 +18,8 @@ use crate::providers::formats::{Heard, Progress, Translate, push_extra};
 
 /// How many events behind the word that it failed are looked at for what an answer took, and for how long.
 const REST_EVENTS: usize = 16;
+/// The longest event that is kept until the calls in it are handed out, in bytes.
+const MAX_UNPLACED: usize = 64 * 1024;
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An answer on its way.
@@ -33,6 +35,8 @@ pub(super) struct RemoteAnswer {
     notes: VecDeque<String>,
     /// Pieces of the last event that were not asked for yet.
     ready: VecDeque<Chunk>,
+    /// An event with what goes back with calls, whose pieces are held back.
+    unplaced: Option<String>,
     /// The error that comes after them.
     failed: Option<ProviderError>,
     /// How often the request was sent again, and after how long a wait in all.
@@ -65,6 +69,7 @@ impl RemoteAnswer {
             meter,
             notes,
             ready,
+            unplaced: None,
             failed: None,
             retries: 0,
             waited: Duration::ZERO,
@@ -174,10 +179,18 @@ impl RemoteAnswer {
             Ok(Next::Event(event)) => {
                 let from = self.ready.len();
                 let progress = self.translator.event(event, &mut self.ready);
-                push_extra(event.data, from, &mut self.ready);
+                self.unplaced.take_if(|earlier| push_extra(earlier, from, &mut self.ready));
+                if !push_extra(event.data, from, &mut self.ready) && event.data.len() <= MAX_UNPLACED {
+                    self.unplaced = Some(event.data.to_owned());
+                }
                 progress
             }
-            Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
+            Ok(Next::End { unfinished, reason }) => {
+                let from = self.ready.len();
+                let progress = self.translator.end(unfinished, reason, &mut self.ready);
+                self.unplaced.take_if(|earlier| push_extra(earlier, from, &mut self.ready));
+                progress
+            }
             Ok(Next::Document(json)) => {
                 let from = self.ready.len();
                 if self.translator.document(&json, &mut self.ready)? {
