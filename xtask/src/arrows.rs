@@ -85,7 +85,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         package: "bellrope-fuzz-targets",
-        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway", "bellrope-fleet"],
         outside: Outside::Free,
     },
     Row { package: "xtask", imports: &[], outside: Outside::Free },

@@ -83,7 +83,7 @@ pub(crate) struct OpenRequest {
     hold: Hold,
 }
 
-/// Most bytes of the name of a model that others say.
+/// Most characters of the name of a model that others say.
 const MOST_NAME: usize = 256;
 
 /// The question to the ledger what others used today.
@@ -334,7 +334,7 @@ impl OpenRequest {
         let rate = named.or_else(of_whom_it_asked).or_else(|| prices.of(theirs.0, theirs.1, at)).cloned();
         self.rate = rate.or(self.rate.take());
         let name = by.model.iter().fold(by.provider.clone(), |name, model| format!("{name}/{model}"));
-        self.model = Some(name[..name.floor_char_boundary(MOST_NAME)].to_owned());
+        self.model = Some(name.chars().take(MOST_NAME).collect());
     }
 
     /// The tokens that a request took. What a provider says counts, zero too; of an answer that did not come whole it has

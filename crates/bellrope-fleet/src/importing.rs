@@ -11,7 +11,7 @@ mod schemas;
 mod strangers;
 
 #[cfg(feature = "fuzzing")]
-pub(crate) use self::strangers::Strangers;
+pub(crate) use self::strangers::ImportingSide;
 pub(crate) use self::{
     choice::{Choices, KnownInstance},
     discovery::{Imports, Types, in_front},

@@ -49,6 +49,14 @@ pub(crate) fn is_public_key(text: &str) -> bool {
         .is_ok_and(|pair| matches!(pair.key_pair_type(), nkeys::KeyPairType::User | nkeys::KeyPairType::Account))
 }
 
+/// Most bytes of the name of a server or token.
+const MAX_NAME: usize = 64;
+
+/// Whether a text can be the name of a server or token: it travels in a header, which has no blanks at its ends.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) && name.trim() == name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,5 +13,5 @@ mod shares;
 mod strangers;
 
 #[cfg(feature = "fuzzing")]
-pub(crate) use self::strangers::Strangers;
+pub(crate) use self::strangers::OfferingSide;
 pub(crate) use self::{guests::Guests, instance::Instance, offers::Offers};

@@ -171,7 +171,7 @@ impl FleetSettings {
                 "must be 1 to 64 letters, digits, - or _",
             ),
             (
-                !self.name.is_empty() && !crate::signing::is_name(&self.name),
+                !self.name.is_empty() && !crate::names::is_name(&self.name),
                 "name",
                 "must have at most 64 bytes, no control characters, and no blanks at its ends",
             ),

@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use crate::{
     link::{FleetError, read},
+    names::is_name,
     settings::FleetSettings,
 };
 
@@ -32,8 +33,6 @@ const CALLER: &str = "Bellrope-Caller";
 const KEY: &str = "Bellrope-Key";
 const CLAIMS: &str = "Bellrope-Claims";
 const SIGNATURE: &str = "Bellrope-Signature";
-/// Longest name of a server or token, in bytes.
-const MAX_NAME: usize = 64;
 /// Longest claims that are looked at.
 const MAX_CLAIMS: usize = 4096;
 
@@ -280,11 +279,6 @@ fn signature_in(headers: &HeaderMap) -> Option<Vec<u8>> {
     let said = headers.get(SIGNATURE)?.as_str();
     // 64 bytes.
     (said.len() == 86).then(|| BASE64URL_NOPAD.decode(said.as_bytes()).ok()).flatten()
-}
-
-/// Whether a text can be the name of a server or token: it travels in a header, which has no blanks at its ends.
-pub(crate) fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) && name.trim() == name
 }
 
 /// What stands in a file of credentials under a title.

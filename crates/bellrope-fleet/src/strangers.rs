@@ -12,7 +12,7 @@ const MOST_ITEM: u64 = 1 << 20;
 
 /// Messages one after the other, each behind its length in two bytes, to both sides of a fleet.
 pub fn messages(input: &[u8]) {
-    let (mut instance, mut importing) = (offering::Strangers::default(), importing::Strangers::default());
+    let (mut instance, mut importing) = (offering::OfferingSide::default(), importing::ImportingSide::default());
     let (mut assembly, mut items) = (Some(Assembly::default()), 0);
     let mut rest = input;
     while let [low, high, more @ ..] = rest {

@@ -26,7 +26,8 @@ use crate::{
     frame::{self, Down, DownKind},
     link::Link,
     message_type::FleetType,
-    signing::{Asks, Signer, is_name},
+    names::is_name,
+    signing::{Asks, Signer},
 };
 
 /// How often a call is offered to the fleet, if it is proven each time that nobody has run it.

@@ -11,18 +11,18 @@ use crate::{
 
 /// Takes what comes, and claims that no stranger makes it remember more than it may.
 #[derive(Debug)]
-pub(crate) struct Strangers {
+pub(crate) struct ImportingSide {
     choices: Choices,
     now: Instant,
 }
 
-impl Default for Strangers {
+impl Default for ImportingSide {
     fn default() -> Self {
         Self { choices: Choices::new(Choice::Sticky), now: Instant::now() }
     }
 }
 
-impl Strangers {
+impl ImportingSide {
     /// What an instance says to everybody, or of a call.
     pub(crate) fn take(&mut self, down: &Down<'_>) {
         self.now += Duration::from_millis(1);

@@ -9,20 +9,20 @@ use crate::frame::{Up, UpKind};
 
 /// Takes what comes, and claims that no stranger makes it remember more than it may.
 #[derive(Debug)]
-pub(crate) struct Strangers {
+pub(crate) struct OfferingSide {
     peers: Peers,
     now: Instant,
     /// The number by which a clock was asked last.
     asked: u64,
 }
 
-impl Default for Strangers {
+impl Default for OfferingSide {
     fn default() -> Self {
         Self { peers: Peers::default(), now: Instant::now(), asked: 0 }
     }
 }
 
-impl Strangers {
+impl OfferingSide {
     pub(crate) fn take(&mut self, up: &Up<'_>, message: &[u8]) {
         let Self { peers, now, asked } = self;
         *now += Duration::from_millis(1);

@@ -53,8 +53,7 @@ pub struct Unsaid {
 
 impl Unsaid {
     /// Whether everything was said.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
