@@ -116,8 +116,9 @@ fn the_straight_way_starts_over_as_the_other_does_and_nowhere_else() {
             let _ = ring.pop();
         }
         let front = ring.consumer.front();
-        let place =
-            (0..ring.view.len()).step_by(8).find(|at| ring.view.load(*at, Relaxed) == 264 - 16 | 2 << 48 | 1 << 32);
+        let place = (0..ring.view.len())
+            .step_by(8)
+            .find(|at| ring.view.load(*at, Relaxed) == (264 - 16) | (2 << 48) | (1 << 32));
         let place = place.expect("it lies somewhere");
         assert!(!front.starts_over());
         ring.view.store(place, ring.view.load(place, Relaxed) | RESTART, Relaxed);
