@@ -241,8 +241,11 @@ impl Pace {
             placed: peer.place(),
         };
         let many = |size| Task { connections: MANY, depth: 1, round_trips: false, apart_ms: 0, ..one(size) };
-        let elsewhere = [Placed::Together, Placed::Apart].map(|placed| Task { depth: 0, placed, ..one(SIZES[0]) });
-        let elsewhere = (peer.mode() == Mode::Sleeping).then_some(elsewhere).into_iter().flatten();
+        // A client that starts its own server hands its CPU on to it: these two are never on a CPU each.
+        let places =
+            if peer.brings_its_server() { &[Placed::Together][..] } else { &[Placed::Together, Placed::Apart] };
+        let places = if peer.mode() == Mode::Sleeping { places } else { &[] };
+        let elsewhere = places.iter().map(|placed| Task { depth: 0, placed: *placed, ..one(SIZES[0]) });
         let sizes = if peer.carries() { &SIZES[..] } else { &SIZES[..1] };
         let manys = if !peer.carries() || peer.is_one_to_one() { &[] } else { &SIZES_OF_MANY[..] };
         // Slots are used in turn, and round trips are quickest where there is but one: these two are apart.

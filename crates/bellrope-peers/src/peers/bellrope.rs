@@ -1,5 +1,5 @@
-//! Bellrope: `in_place` handlers, exclusive connections. What does not fit a record is submitted, and answers that come
-//! meanwhile are kept by the connection.
+//! Bellrope: `in_place` handlers, exclusive connections. What does not fit a record is submitted; answers that come meanwhile
+//! are kept by the connection, and taken before the next call is sent: while they are in the cache.
 
 use std::path::Path;
 
@@ -64,7 +64,7 @@ impl Caller for Client {
     /// One connection after the other: its answers, of which there is at least one to wait for, then new calls.
     fn keep_busy(&mut self, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
         for (connection, echo) in &mut self.connections {
-            refill(connection, *echo, meter, depth, self.large)?;
+            refill(connection, *echo, meter, depth, self.large, &mut self.reply)?;
         }
         loop {
             let mut under_way = 0;
@@ -72,12 +72,9 @@ impl Caller for Client {
                 if connection.in_flight() > 0 {
                     connection.wait(&mut self.reply)?.outcome?;
                     meter.answered(&self.reply)?;
-                    while let Some(completion) = connection.poll(&mut self.reply)? {
-                        completion.outcome?;
-                        meter.answered(&self.reply)?;
-                    }
+                    take(connection, meter, &mut self.reply)?;
                 }
-                refill(connection, *echo, meter, depth, self.large)?;
+                refill(connection, *echo, meter, depth, self.large, &mut self.reply)?;
                 under_way += connection.in_flight();
             }
             if under_way == 0 {
@@ -93,15 +90,26 @@ fn refill(
     meter: &mut Answers,
     depth: usize,
     large: bool,
+    reply: &mut Vec<u8>,
 ) -> anyhow::Result<()> {
     while connection.in_flight() < depth {
         let Some(payload) = meter.next() else { break };
         if large {
             connection.submit(echo, payload)?;
+            take(connection, meter, reply)?;
         } else if connection.queue(echo, payload)?.is_none() {
             break; // no room: first some answers have to be taken
         }
     }
     connection.flush();
+    Ok(())
+}
+
+/// Takes the answers that are there.
+fn take(connection: &mut Connection, meter: &mut Answers, reply: &mut Vec<u8>) -> anyhow::Result<()> {
+    while let Some(completion) = connection.poll(reply)? {
+        completion.outcome?;
+        meter.answered(reply)?;
+    }
     Ok(())
 }

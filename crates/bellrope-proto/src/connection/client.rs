@@ -4,6 +4,7 @@ mod described;
 mod large;
 mod leave;
 mod lost;
+mod plain;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -278,26 +279,6 @@ impl ClientConnection {
         let slot = self.calls.find(record.id)?;
         let fits = !slot.style.streams() && !record.header.extended;
         fits.then(|| Answer::new(record, AnswerKind::Response, 0))
-    }
-
-    /// Takes the answer at the front, as [`Self::take`] does, if that is the response to a unary call, in one piece, and somebody
-    /// waits for it, as is nearly always so. `buffer` is asked for as many bytes as it has; returns whose it is. To whatever
-    /// else is there, [`Self::next_answer`] has an answer.
-    ///
-    /// # Panics
-    /// If `buffer` gives another number of bytes.
-    #[inline(always)]
-    pub fn take_response<'b>(&mut self, buffer: impl FnOnce(usize) -> &'b mut [u8]) -> Option<u64> {
-        if self.receiving.is_some() {
-            return None;
-        }
-        let front = self.responses.front();
-        let record = self.responses.plain(front, Kind::Response, false)?;
-        let slot = self.calls.unary(record.id)?;
-        self.wake |= self.responses.take(&record, buffer(record.len));
-        slot.release();
-        KillPoint::ClientAnswerTaken.reached();
-        Some(record.id)
     }
 
     /// Whether there is nothing for [`Self::next_answer`] to do, as cheaply as can be told. If there is nothing, the server

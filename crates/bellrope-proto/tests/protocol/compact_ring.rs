@@ -1,6 +1,7 @@
 //! Where the records of a ring with a front and a back lie, to the byte, and when such a ring starts over.
 
 use bellrope_proto::{
+    frame::Kind,
     layout::{Geometry, RECORDS},
     ring::RecordClass,
 };
@@ -84,6 +85,46 @@ fn where_the_consumer_is_makes_no_room_before_it_has_let_the_ring_start_over() {
     ring.producer.look().unwrap();
     assert!(push(&mut ring, 64));
     assert_eq!(ring.producer.position(), LAP + 64);
+}
+
+#[test]
+fn the_straight_way_starts_over_as_the_other_does_and_nowhere_else() {
+    for withdrawn in [false, true] {
+        let mut ring = compact();
+        assert!(push(&mut ring, 264));
+        let front = ring.consumer.front();
+        assert!(front.starts_over() && ring.consumer.plain(front, Kind::Request, false).is_none());
+        let front = ring.consumer.starting_over(front).unwrap();
+        let record = ring.consumer.plain(front, Kind::Request, false).unwrap();
+        if withdrawn {
+            assert!(push(&mut ring, 64));
+        }
+        let mut taken = [0; 264 - 16];
+        let _ = ring.consumer.take(&record, &mut taken);
+        assert_eq!(taken, [7; 264 - 16]);
+        assert_eq!(ring.consumer.position(), if withdrawn { 264 } else { LAP });
+        assert_eq!(ring.view.load(RECORDS, Relaxed) == 0, !withdrawn);
+        let front = ring.consumer.front();
+        assert_eq!(ring.consumer.plain(front, Kind::Request, false).is_some(), withdrawn);
+        assert!(!front.starts_over() && ring.consumer.starting_over(front).is_none());
+    }
+    // In another ring, or in the back, the flag is a fault.
+    for mut ring in [ring(Geometry::new(LAP as u32).unwrap()), in_the_back()] {
+        assert!(push(&mut ring, 264));
+        let _ = ring.consumer.peek();
+        while ring.consumer.peek().unwrap().is_some_and(|record| record.header.len != 264 - 16) {
+            let _ = ring.pop();
+        }
+        let front = ring.consumer.front();
+        let place = (0..ring.view.len())
+            .step_by(8)
+            .find(|at| ring.view.load(*at, Relaxed) == (264 - 16) | (2 << 48) | (1 << 32));
+        let place = place.expect("it lies somewhere");
+        assert!(!front.starts_over());
+        ring.view.store(place, ring.view.load(place, Relaxed) | RESTART, Relaxed);
+        let front = ring.consumer.front();
+        assert!(front.starts_over() && ring.consumer.starting_over(front).is_none());
+    }
 }
 
 /// A ring whose last lap begins in the back, with one record of 64 bytes there.

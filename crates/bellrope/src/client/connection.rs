@@ -270,6 +270,12 @@ impl Connection {
     /// Takes what came that is no response in one piece, until the call that is waited for has ended by it.
     #[inline(never)]
     fn take_rarer(&mut self, id: CallId, reply: &mut Vec<u8>) -> Result<Option<Result<(), CallError>>, CallError> {
+        while let Some(answered) = self.link.take_long_response(reply) {
+            if answered == id.0 {
+                return Ok(Some(Ok(())));
+            }
+            self.keep(answered, Ok(()), reply);
+        }
         while let Some(answer) = self.link.next_answer()? {
             match self.accept(&answer, reply) {
                 Some(outcome) if answer.id == id.0 => return Ok(Some(outcome)),
@@ -346,6 +352,9 @@ impl Connection {
         if let Some((completion, early)) = self.early.pop_front() {
             self.free_list.keep_reply(std::mem::replace(reply, early));
             return Ok(Some(completion));
+        }
+        if let Some(id) = self.link.take_long_response(reply) {
+            return Ok(Some(Completion { id: CallId(id), outcome: Ok(()) }));
         }
         loop {
             // Known before the look, or an answer that came in between would be missed.

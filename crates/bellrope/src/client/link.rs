@@ -256,6 +256,18 @@ impl ClientLink {
         Some(answered)
     }
 
+    /// As [`Self::take_response`], of a response after which the ring starts over: one of more than a few hundred bytes, where
+    /// calls come one at a time.
+    #[inline(always)]
+    pub(crate) fn take_long_response(&mut self, into: &mut Vec<u8>) -> Option<u64> {
+        let answered = self.connection.take_long_response(|len| {
+            into.resize(len, 0);
+            into
+        })?;
+        self.spinner.found();
+        Some(answered)
+    }
+
     /// The next answer, if one came.
     pub(crate) fn next_answer(&mut self) -> Result<Option<Answer>, CallError> {
         self.connection.next_answer().map_err(|violation| self.violated(violation))

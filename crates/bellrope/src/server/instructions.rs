@@ -6,8 +6,10 @@
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use bellrope_proto::{
+    Terms,
     connection::{ClientConnection, Failure, ServerConnection, pair},
     handshake::Style,
+    layout::Geometry,
 };
 use bellrope_shm::{
     SharedMemory,
@@ -35,6 +37,8 @@ const CALLS: u32 = 3_200;
 const BATCH: u32 = 16;
 const ECHO: u16 = 1;
 const SIZE: usize = 64;
+/// So many bytes that a compact ring starts over behind each record.
+const LONG: usize = 1024;
 
 #[test]
 #[expect(clippy::print_stdout, reason = "scripts/instructions reads how often each step was done")]
@@ -72,12 +76,20 @@ fn a_call_goes_through_every_step_that_is_counted() {
             client.take(&answer, &mut reply[..answer.len]);
         }
     }
-    assert_eq!(core.metrics.snapshot().total_requests(), 2 * u64::from(CALLS));
+    let (mut client, mut session) = connect_over(&core, core.fixed.terms.geometry.into_compact());
+    let (payload, mut reply) = ([0x5A; LONG], [0; LONG]);
+    for _ in 0..CALLS {
+        let call = client.submit(ECHO, Style::Unary, &payload, None).expect("the ring has room");
+        let _ = client.commit();
+        assert_eq!(dispatch_long(&mut visitor, &mut session), Visit::Done);
+        assert_eq!((complete_long(&mut client, &mut reply), reply), (call, payload));
+    }
+    assert_eq!(core.metrics.snapshot().total_requests(), 3 * u64::from(CALLS));
     let twice = 2 * CALLS;
-    let times = [twice, CALLS, CALLS, CALLS, CALLS, twice, CALLS];
-    for (step, times) in
-        ["commit", "receive", "answer", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times)
-    {
+    let times = [twice, CALLS, CALLS, CALLS, CALLS, twice, CALLS, CALLS, CALLS];
+    let steps =
+        ["commit", "receive", "answer", "dispatch", "batch", "complete", "breaker", "dispatch_long", "complete_long"];
+    for (step, times) in steps.into_iter().zip(times) {
         println!("counted {step} {times}");
     }
     #[cfg(feature = "service")]
@@ -173,6 +185,18 @@ fn batch(visitor: &mut Visitor, session: &mut Session) -> Visit {
     visitor.visit(session, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
 }
 
+/// As [`dispatch`], of a call of 1 KB over a compact ring, which starts over behind it.
+#[inline(never)]
+fn dispatch_long(visitor: &mut Visitor, session: &mut Session) -> Visit {
+    visitor.visit(session, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
+}
+
+/// As [`complete`], of the answer to that.
+#[inline(never)]
+fn complete_long(client: &mut ClientConnection, into: &mut [u8]) -> u64 {
+    client.take_long_response(|len| &mut into[..len]).expect("the call was answered")
+}
+
 /// The client takes the answer.
 #[inline(never)]
 fn complete(client: &mut ClientConnection, into: &mut [u8]) -> u64 {
@@ -235,7 +259,12 @@ pub(crate) fn core_on(
 
 /// A connection to it, whose client nobody has to wake.
 pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
-    let (client, connection, _) = accepted(core);
+    connect_over(core, core.fixed.terms.geometry)
+}
+
+/// The same over rings of this geometry.
+fn connect_over(core: &Arc<Core>, geometry: Geometry) -> (ClientConnection, Session) {
+    let (client, connection, _) = accepted_over(core, geometry);
     let holder = core.holder_for(connection.peer);
     let mut session = Session::new(
         connection,
@@ -250,8 +279,12 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
 
 /// A connection to it, as the acceptor hands it over, and its client's socket.
 pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection, Socket) {
-    let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
-    let (client, connection) = pair(&memory, core.fixed.terms);
+    accepted_over(core, core.fixed.terms.geometry)
+}
+
+fn accepted_over(core: &Arc<Core>, geometry: Geometry) -> (ClientConnection, NewConnection, Socket) {
+    let memory = SharedMemory::anonymous(geometry.mapping_len());
+    let (client, connection) = pair(&memory, Terms { geometry, ..core.fixed.terms });
     let (socket, clients) = Socket::pair().unwrap();
     let peer = PeerCredentials { pid: 0, uid: 0 };
     let connection = NewConnection {

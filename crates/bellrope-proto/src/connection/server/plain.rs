@@ -32,6 +32,14 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.requests.plain(front, Kind::Request, has_deadline)
     }
 
+    /// As [`Self::plain_call`], of a call without a deadline that lets the ring start over behind it: one that is so large that a
+    /// second one would not fit the [front](crate::layout) of a compact ring.
+    #[inline(always)]
+    pub fn plain_call_that_starts_over(&mut self, front: Front) -> Option<PlainRecord> {
+        let front = self.requests.starting_over(front)?;
+        self.plain_call(front, false)
+    }
+
     /// Takes the call that [`Self::plain_call`] found, as [`Self::take`] does.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use bellrope_shm::sync::Ordering;
 
 use super::Consumer;
 use crate::{
-    frame::{EXTENDED, Kind, record_size},
+    frame::{EXTENDED, Kind, RESTART, record_size},
     kill_points::KillPoint,
     layout::{ASLEEP, EMPTY, WORD},
     ring::Wake,
@@ -25,6 +25,13 @@ impl Front {
     #[must_use]
     pub fn is_nothing(self) -> bool {
         self.word == EMPTY || self.word == ASLEEP
+    }
+
+    /// Whether there is a record that lets the ring start over, as far as its flag says.
+    #[inline(always)]
+    #[must_use]
+    pub fn starts_over(self) -> bool {
+        self.word & RESTART != 0 && self.word != ASLEEP
     }
 }
 
@@ -47,6 +54,14 @@ pub struct PlainRecord {
 }
 
 impl Consumer {
+    /// What a look at a record saw that lets the ring start over behind it, without the flag that says so: it goes the straight
+    /// way as others do, and [`Self::take`] starts over. `None`: it saw something else.
+    #[inline(never)]
+    pub fn starting_over(&mut self, Front { word, at }: Front) -> Option<Front> {
+        let word = self.without_restart(word);
+        (word != EMPTY).then_some(Front { word, at })
+    }
+
     /// Looks at the front, once.
     #[inline(always)]
     pub fn front(&mut self) -> Front {

@@ -167,7 +167,11 @@ impl Server {
     fn take(&mut self, setting: &mut Setting, request: &InboundRequest, into: &mut [u8]) {
         if setting.rng.bool() && self.connection.admits_calls() {
             let front = self.connection.front();
-            if let Some(call) = self.connection.plain_call(front, request.deadline_us.is_some()) {
+            let mut call = self.connection.plain_call(front, request.deadline_us.is_some());
+            if call.is_none() && request.deadline_us.is_none() {
+                call = self.connection.plain_call_that_starts_over(front);
+            }
+            if let Some(call) = call {
                 let found = (call.id, call.message_type, call.len, call.extension);
                 let deadline_us = request.deadline_us.unwrap_or(0);
                 assert_eq!(found, (request.id, request.message_type, request.len, deadline_us));

@@ -89,9 +89,9 @@ impl Executor {
     /// quick, nobody listens for spans, and its breaker is closed for all. Answers
     /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
     /// that there is to be done for a call like nearly all others stands here. Calls with a deadline have code of their own, so
-    /// that others do not carry that there is none, and so have those that are timed.
+    /// that others do not carry that there is none, and so have those that are timed, and `LONG` ones, which let their ring start over.
     #[inline(always)]
-    pub(crate) fn serve_straight<const DEADLINE: bool, const TIMED: bool>(
+    pub(crate) fn serve_straight<const DEADLINE: bool, const TIMED: bool, const LONG: bool>(
         &mut self,
         core: &Core,
         session: &mut Session,
@@ -115,7 +115,7 @@ impl Executor {
         session.connection.take_plain(&call, message);
         let context = CallContext { connection: session.serial, deadline_us };
         let unsent = session.connection.answer_at_once(id, len, spill, |reply| {
-            guarded::<true, DEADLINE, TIMED>(&known.handler, message, *max_payload, context, None, reply)
+            guarded::<true, DEADLINE, TIMED, LONG>(&known.handler, message, *max_payload, context, None, reply)
         })?;
         KillPoint::Ran.reached();
         if let Some(unsent) = unsent {
@@ -183,7 +183,7 @@ impl Executor {
         // A large one has a buffer of its own.
         let keeps = if reservation.is_some() { usize::MAX } else { self.max_payload };
         let unsent = session.connection.answer_at_once(id, size, &mut self.spill, |reply| {
-            guarded::<false, false, false>(handler, message, keeps, context, metadata, reply)
+            guarded::<false, false, false, false>(handler, message, keeps, context, metadata, reply)
         })?;
         KillPoint::Ran.reached();
         if unsent.is_some() {
@@ -361,7 +361,7 @@ fn bound(message: &mut Vec<u8>, max_payload: usize) {
 /// As [`run`]; a panic becomes a failure. Each place that guards has code of its own, or the compiler would have one function
 /// for all, and every call would go through it.
 #[inline(always)]
-fn guarded<const STRAIGHT: bool, const DEADLINE: bool, const TIMED: bool>(
+fn guarded<const STRAIGHT: bool, const DEADLINE: bool, const TIMED: bool, const LONG: bool>(
     handler: &Handler,
     message: &mut Vec<u8>,
     max_payload: usize,

@@ -154,7 +154,7 @@ impl Visitor {
                     let front = session.connection.front();
                     if let Some(call) = session.connection.plain_call(front, false) {
                         let (core, message) = (&self.core, &mut self.message);
-                        if self.executor.serve_straight::<false, false>(core, session, call, message, first)? {
+                        if self.executor.serve_straight::<false, false, false>(core, session, call, message, first)? {
                             bytes += call.len;
                             break 'slow false;
                         }
@@ -166,6 +166,9 @@ impl Visitor {
                         more = false;
                         break 'turn;
                     } else if let Some(len) = self.visit_with_deadline(session, front, first)? {
+                        bytes += len;
+                        break 'slow false;
+                    } else if let Some(len) = self.visit_long(session, front, first)? {
                         bytes += len;
                         break 'slow false;
                     }
@@ -224,7 +227,16 @@ impl Visitor {
     ) -> Result<Option<usize>, Violation> {
         let Some(call) = session.connection.plain_call(front, true) else { return Ok(None) };
         let served =
-            self.executor.serve_straight::<true, false>(&self.core, session, call, &mut self.message, first)?;
+            self.executor.serve_straight::<true, false, false>(&self.core, session, call, &mut self.message, first)?;
+        Ok(served.then_some(call.len))
+    }
+
+    /// As [`Self::visit_with_deadline`], for a call without one that lets its ring start over.
+    #[inline(never)]
+    fn visit_long(&mut self, session: &mut Session, front: Front, first: bool) -> Result<Option<usize>, Violation> {
+        let Some(call) = session.connection.plain_call_that_starts_over(front) else { return Ok(None) };
+        let served =
+            self.executor.serve_straight::<false, false, true>(&self.core, session, call, &mut self.message, first)?;
         Ok(served.then_some(call.len))
     }
 
@@ -236,7 +248,7 @@ impl Visitor {
         }
         let Some(call) = session.connection.plain_call(front, false) else { return Ok(None) };
         let served =
-            self.executor.serve_straight::<false, true>(&self.core, session, call, &mut self.message, first)?;
+            self.executor.serve_straight::<false, true, false>(&self.core, session, call, &mut self.message, first)?;
         Ok(served.then_some(call.len))
     }
 
