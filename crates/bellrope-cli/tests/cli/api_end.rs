@@ -92,7 +92,7 @@ fn an_answer_that_ends_with_its_server_says_so_in_the_form_of_its_tool() {
         ("/v1/responses", "chat/m", true),
         ("/v1/messages", "messages/m", true),
         ("/v1/messages", "responses/m", true),
-        ("/v1/chat/completions", "chat/m", false),
+        ("/v1/chat/completions", "messages/m", false),
         ("/v1/messages", "chat/m", false),
         // One that goes on without its reader, which is read all the same.
         ("/v1/responses", "chat/background", true),
