@@ -134,7 +134,7 @@ fn a_typed_service_of_the_fleet_is_listed_called_and_generated_from_as_at_its_ow
     let _local = home.serve(["--fleet", &*nats.url(), "--import", "Store.*,Names.*", "--set", "fleet.order=only"]);
     let client = bellrope::Client::connect(home.socket()).unwrap();
     eventually("the fleet's types are known", || {
-        ["Store.get", "Names.echo"].iter().all(|name| client.message_type(*name).is_ok())
+        ["Store.get", "Names.echo"].iter().all(|name| client.message_type(name).is_ok())
     });
     let listed = |home: &Home| {
         let mut all: Value = serde_json::from_str(&home.run(["list", "--schema"]).succeeded()).unwrap();
