@@ -178,6 +178,7 @@ impl Books for Bookkeeper {
             provider: intent.provider,
             model: intent.model,
             input: intent.input_tokens,
+            most_input: intent.most_input_tokens,
             output: if intent.has_answer { most.unwrap_or(settings.reserve_tokens).into() } else { 0 },
             is_open: intent.has_answer && most.is_none(),
             rate,

@@ -77,7 +77,10 @@ pub(crate) struct Want<'a> {
     pub(crate) asker: &'a Asker,
     pub(crate) provider: &'a str,
     pub(crate) model: Option<&'a str>,
+    /// About how many tokens it has itself.
     pub(crate) input: u64,
+    /// And hardly more than these, which are held.
+    pub(crate) most_input: u64,
     /// Of the answer: what is asked for, or assumed.
     pub(crate) output: u64,
     /// Whether nothing says how long the answer may be: neither the request, nor the provider, nor its price.
@@ -183,8 +186,8 @@ impl Budgets {
         let mut hold = Hold::default();
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
-            let micros = rule.cost_of(want, allowed).unwrap_or(0);
-            let sum = Sum { micros, tokens: want.input.saturating_add(allowed), ..Sum::default() };
+            let micros = rule.cost_of(&want.at_most(), allowed).unwrap_or(0);
+            let sum = Sum { micros, tokens: want.most_input.saturating_add(allowed), ..Sum::default() };
             counter.held = counter.held.plus(sum);
             counter.own.requests += 1;
             hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
@@ -386,14 +389,15 @@ impl Rule {
                 return Err(over(format!("{} of {limit} tokens are spent ({request})", spent.tokens)));
             }
             let free = left.saturating_sub(held.tokens);
-            if want.input.saturating_add(want.output) > free {
+            if want.most_input.saturating_add(want.output) > free {
                 if held.tokens > 0 {
                     return Err(busy("tokens"));
                 }
-                most = Some(free - want.input);
+                // Alone it may take what is likely to be left.
+                most = Some(want.output.min(free - want.input));
             }
         }
-        if let (Some(limit), Some(cost)) = (self.cost, self.cost_of(want, want.output)) {
+        if let (Some(limit), Some(cost)) = (self.cost, self.cost_of(&want.at_most(), want.output)) {
             let left = limit.saturating_sub(spent.micros);
             let least = self.cost_of(want, fewest).unwrap_or(0);
             // What costs nothing may go on for ever.
@@ -450,6 +454,13 @@ impl Rule {
         let requests = self.requests.map(|limit| format!("{} of {limit} requests", spent.requests));
         let parts: Vec<_> = [cost, tokens, requests].into_iter().flatten().collect();
         format!("{} are spent", parts.join(", "))
+    }
+}
+
+impl Want<'_> {
+    /// As if it had as many tokens as it may have.
+    fn at_most(&self) -> Self {
+        Self { input: self.most_input, ..*self }
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod models;
 #[cfg(not(feature = "fleet"))]
 pub(crate) mod no_fleet;
 pub(crate) mod stop;

@@ -57,7 +57,11 @@ impl Found {
 
 /// Looks for the servers that these settings do not have as providers.
 pub(crate) fn look(gateway: &Gateway) -> Vec<Found> {
-    let known = gateway.names();
+    look_beside(gateway.names())
+}
+
+/// Looks for the servers that are none of these providers.
+pub(crate) fn look_beside(known: &[String]) -> Vec<Found> {
     let ports = ports(std::env::var(LOCAL_MODELS).ok().as_deref());
     let asked = KINDS.iter().zip(ports).filter(|(kind, _)| !known.iter().any(|name| name == kind.name));
     std::thread::scope(|scope| {

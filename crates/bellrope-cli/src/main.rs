@@ -26,7 +26,9 @@ use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{WrongSettings, apart, in_words, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, stop, token, top, usage};
+use commands::{
+    acp, breaker, call, chat, config, doctor, generate, health, list, manual, models, stop, token, top, usage,
+};
 
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
@@ -64,6 +66,8 @@ enum Command {
     Call(call::CallArgs),
     /// List the message types that a server offers.
     List(list::ListArgs),
+    /// List the models that can be asked, and those of servers of models on this machine.
+    Models(models::ModelsArgs),
     /// Make clients in other languages, or a page, from the schemas of typed services.
     Generate(generate::GenerateArgs),
     /// See it work: a chat, 100 clients, and the criteria as a table of PASS and FAIL.
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Command::Acp(args) => acp::run(args),
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Demo(args) => demo::run(&args, &ALLOCATOR),
         Command::Top(args) => top::run(&args),

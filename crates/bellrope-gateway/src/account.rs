@@ -41,6 +41,8 @@ pub struct Intent<'a> {
     pub model: Option<&'a str>,
     /// About how many tokens the request has: an estimate.
     pub input_tokens: u64,
+    /// The most that it may have: an estimate, too, but hardly ever passed. Lists of tokens are counted exactly.
+    pub most_input_tokens: u64,
     /// The most tokens of the answer, where the request says so.
     pub max_tokens: Option<u32>,
     /// Whether there is an answer of tokens at all: vectors have none.

@@ -86,9 +86,9 @@ pub enum ProviderError {
         /// The names that exist, sorted.
         known: Vec<String>,
     },
-    /// The provider takes the key of whoever asks, and the request has none.
+    /// The provider takes the key of whoever asks, and the request has none, or one that somebody else has given out.
     #[error(
-        "`{provider}` takes the tool's own key, and the request has none; send it to the API port as `Authorization: \
+        "`{provider}` takes the tool's own key, and the request has none of its kind; send it to the API port as `Authorization: \
          Bearer KEY` or `x-api-key`, or set gateway.providers.{provider}.credentials to \"server\""
     )]
     NoCredentials {

@@ -37,8 +37,8 @@ mod writer;
 use crate::pass::PassFormat;
 
 pub use asked::Asked;
-pub(crate) use count::estimate_tokens_of;
 pub use count::{BYTES_A_TOKEN, estimate_tokens};
+pub(crate) use count::{InputTokens, estimate_tokens_of, weigh_tokens};
 pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
 pub use pass::{cut_off, pass_request};

@@ -121,6 +121,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether it can continue a prompt, as OpenAI's completions do. By default nobody knows before it is asked.
+    fn continues_prompts(&self) -> bool {
+        true
+    }
+
     /// Whether it asks others, whose providers' names may stand before a model's: `PROVIDER/MODEL` goes to it whole.
     fn asks_others(&self) -> bool {
         false

@@ -23,7 +23,7 @@ fn prices(price: f64) -> Prices {
 }
 
 fn want<'a>(asker: &'a Asker, input: u64, output: u64, rate: Option<&'a TokenPrice>) -> Want<'a> {
-    Want { asker, provider: "p", model: Some("m"), input, output, is_open: false, rate }
+    Want { asker, provider: "p", model: Some("m"), input, most_input: input, output, is_open: false, rate }
 }
 
 fn held(reserved: Reserved) -> Hold {
@@ -122,6 +122,30 @@ fn of_an_answer_without_a_bound_the_longest_is_held_or_it_is_bounded_by_what_is_
             "{rows:?}: {reserved:?}"
         );
     }
+}
+
+#[test]
+fn what_a_request_may_have_itself_is_held_and_what_it_is_likely_to_have_decides_whether_it_fits() {
+    let asker = Asker::default();
+    let dense = Want { most_input: 15_000, ..want(&asker, 5_000, 10, None) };
+    let mut budgets = budgets(&[tokens(50_000)]);
+    let holds: Vec<_> = (0..3).map(|_| held(budgets.reserve(NOW, &dense))).collect();
+    assert!(budgets.held().tokens <= 50_000, "all of them together are within it");
+    let denial = refused(budgets.reserve(NOW, &dense));
+    assert_eq!(denial.retry_after, HELD, "{denial:?}");
+    holds.into_iter().for_each(|hold| budgets.settle(hold, took(14_000), true));
+    // Of the 8,000 that are left it is likely to leave some: alone it may take them.
+    let hold = held(budgets.reserve(NOW, &dense));
+    budgets.settle(hold, took(5_000), true);
+    assert!(refused(budgets.reserve(NOW, &dense)).retry_after > HELD, "not even what is likely fits");
+
+    let prices = prices(1.0);
+    let money = Budget { cost: Some(1.0), ..Budget::named("money", Window::Day) };
+    let rate = prices.of("p", Some("m"), NOW);
+    let dense = Want { most_input: 400_000, ..want(&asker, 1, 0, rate) };
+    let mut budgets = self::budgets(&[money]);
+    let sent = (0..16).filter(|_| matches!(budgets.reserve(NOW, &dense), Reserved::Held { .. })).count();
+    assert_eq!(sent, 2, "a third might take more than there is");
 }
 
 #[test]

@@ -60,3 +60,34 @@ fn a_provider_that_is_set_up_without_its_key_is_named_when_the_server_starts() {
     let server = home.serve(["--config".as_ref(), config.as_os_str()]);
     server.said("the provider groq cannot answer: Groq needs a key; set GROQ_API_KEY");
 }
+
+#[test]
+fn models_lists_what_a_server_has_and_what_is_found_beside_it() {
+    let home = Home::new();
+    let (port, other) = (ollama().to_string(), ollama().to_string());
+    let found = format!("ollama={port}");
+    let one_blank = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let list = |args: &[&str]| Running::start(home.command(args).env("BELLROPE_LOCAL_MODELS", &found)).finish();
+    // Without a server there is what this machine has.
+    let alone = list(&["models"]);
+    let row = format!("ollama/llama3.2:latest ollama found at 127.0.0.1:{port}");
+    assert!(one_blank(&alone.stdout).contains(&row), "{alone:?}");
+    assert!(alone.stderr.contains("no server listens"), "{alone:?}");
+    assert!(home.run(["models"]).stderr.contains("no server listens"));
+
+    let server = home.serve([] as [&str; 0]);
+    let table = list(&["models"]).stdout;
+    assert!(table.contains("embedded/embedded") && table.contains("served") && table.contains("found at"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&list(&["models", "--json"]).stdout).unwrap();
+    let models = json["models"].as_array().unwrap();
+    assert_eq!(models[0], serde_json::json!({"name": "embedded/embedded", "provider": "embedded"}), "{json}");
+    assert_eq!(models.last().unwrap()["found_at"], format!("127.0.0.1:{port}"));
+    drop(server);
+
+    // One that the server has itself is not found once more.
+    let home = Home::new();
+    let _server = home.serve_with::<&str>([], &[("BELLROPE_LOCAL_MODELS", &format!("ollama={other}"))]);
+    let table = Running::start(home.command(["models"]).env("BELLROPE_LOCAL_MODELS", &found)).finish().stdout;
+    assert!(one_blank(&table).contains("ollama/llama3.2:latest ollama served"), "{table}");
+    assert!(!table.contains("found at"), "{table}");
+}

@@ -20,7 +20,7 @@ use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
-use crate::inbound::{DEFAULT_MODEL, estimate_tokens};
+use crate::inbound::{DEFAULT_MODEL, weigh_tokens};
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
@@ -309,11 +309,14 @@ impl Gateway {
     /// notes say.
     fn enter(&self, request: &mut ChatRequest) -> Result<Route, ProviderError> {
         request.notes.extend(self.model_name_notice(request.provider.as_deref(), request.model.as_deref()));
+        if let Some(seed @ (i64::MIN | i64::MAX)) = request.seed {
+            request.notes.push(format!("`seed` is sent as {seed}: no number is further from 0"));
+        }
         let mut upstreams = self.upstreams_for(request)?;
         let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) else {
             return Ok(Route { upstreams, accounts: None });
         };
-        let input_tokens = estimate_tokens(request);
+        let input_tokens = weigh_tokens(request);
         for _ in 0..MAX_MOVES {
             let first = upstreams.first().unwrap_or(&self.default);
             match first.open(books, request, input_tokens)? {
@@ -339,6 +342,10 @@ impl Gateway {
                     };
                     if provider != first.provider.name() {
                         forget(request);
+                    }
+                    let to = self.upstream_of(Some(&*provider))?;
+                    if request.prompt.is_some() && !to.provider.continues_prompts() {
+                        return Err(super::upstream::cannot_move(&format!("{notice}, and that continues no prompt")));
                     }
                     (request.provider, request.model) = (Some(provider), Some(model));
                     request.notes.push(notice);
@@ -402,11 +409,20 @@ impl Gateway {
     }
 
     /// What is to be said beside the answer of a model's name that looks as if it began with a provider's: all of it goes to
-    /// the default provider, as the names of many servers' models have slashes. `None` where that is one of those servers.
+    /// the default provider, as the names of many servers' models have slashes. `None` where that is one of those servers. And of
+    /// any name that the script answers in the place of a model.
     pub fn model_name_notice(&self, provider: Option<&str>, model: Option<&str>) -> Option<String> {
         let default = &self.default.provider;
         let model = model.filter(|_| provider.is_none() && default.has_plain_names())?;
-        let (head, _) = model.split_once('/')?;
+        let Some((head, _)) = model.split_once('/') else {
+            let is_scripts = default.name() == EMBEDDED && model != EMBEDDED;
+            let model = Excerpt::new(model);
+            return is_scripts.then(|| {
+                format!(
+                    "the model `{model}` is not here: the server has no provider, and its script `{EMBEDDED}` answers"
+                )
+            });
+        };
         let head = Excerpt::new(head);
         let why = match self.upstreams.contains_key(head.as_str()) {
             true => format!("as `provider` names none, not even `{head}`"),
@@ -446,6 +462,7 @@ mod tests {
 
     use super::*;
     use crate::GatewaySettings;
+    use crate::account::{Intent, Outcome, Verdict};
     use crate::error::ConfigError;
     use crate::message::{Chunk, ErrorInfo, SequencedChunk, StopReason};
     use crate::providers::embedded::{EmbeddedProvider, EmbeddedSettings};
@@ -468,6 +485,52 @@ mod tests {
         let gateway = scripted(vec![Chunk::text("a"), done.clone(), Chunk::text("late"), done.clone()]);
         let expected = [SequencedChunk { seq: 0, chunk: Chunk::text("a") }, SequencedChunk { seq: 1, chunk: done }];
         assert_eq!(answer(&gateway, ChatRequest::user("hi")).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_is_too_large_for_the_wire_is_said_to_be_sent_as_another() {
+        let gateway = without_env(GatewaySettings::default()).unwrap();
+        for (written, expected) in [("123456789012345678901234567890", 1), ("18446744073709551615", 1), ("7", 0)] {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],"seed":{written}}}"#);
+            let format = crate::inbound::ToolFormat::ChatCompletions;
+            let asked = format.read(body.as_bytes(), gateway.names()).unwrap();
+            let notes = gateway.chat(asked.chat).await.unwrap().notes;
+            assert_eq!(notes.iter().filter(|note| note.contains("seed")).count(), expected, "{written}: {notes:?}");
+        }
+    }
+
+    /// Books with nothing left for anything but another provider's model.
+    #[derive(Debug)]
+    struct Spent;
+
+    impl Books for Spent {
+        fn admit(&self, _: &Intent<'_>) -> Result<Verdict, ProviderError> {
+            let notice = "asked two/m instead: of the budget `b` nothing is left".to_owned();
+            Ok(Verdict::Instead { model: "two/m".to_owned(), notice })
+        }
+
+        fn settle(&self, _: u64, _: Outcome, _: &crate::account::Spent) {}
+
+        fn withdraw(&self, _: u64) {}
+    }
+
+    #[tokio::test]
+    async fn a_prompt_whose_budget_is_spent_hears_that_where_the_other_model_continues_none() {
+        let config = crate::ProviderConfig {
+            base_url: "http://127.0.0.1:9".to_owned(),
+            kind: Some(crate::ProviderKind::Anthropic),
+            ..crate::ProviderConfig::default()
+        };
+        let two = Arc::new(crate::HttpProvider::named("two", config).unwrap());
+        let gateway = scripted(Vec::new()).with_provider(two).with_books(Arc::new(Spent));
+        let prompt = crate::message::Prompt { text: "fn a(".to_owned(), suffix: None };
+        let request = ChatRequest { prompt: Some(prompt), ..ChatRequest::user("fn a(") };
+        let error = gateway.chat(request).await.unwrap_err();
+        assert_eq!(error.code(), "budget_exceeded", "{error}");
+        assert!(
+            error.to_string().contains("of the budget `b` nothing is left, and that continues no prompt"),
+            "{error}"
+        );
     }
 
     // Fault 75.
@@ -524,7 +587,10 @@ mod tests {
         let pieces = self::answer(&gateway, named(None, "openai/m")).await;
         let note = "the model `openai/m` was asked for at `embedded`: as `provider` names none, not even `openai`";
         assert_eq!(pieces[0].chunk, Chunk::Notice { text: note.to_owned() });
-        for request in [named(None, "m"), named(Some("embedded"), "delphi/m"), ChatRequest::user("hi")] {
+        // The script is no model of anybody's.
+        let note = "the model `gpt-5` is not here: the server has no provider, and its script `embedded` answers";
+        assert_eq!(gateway.chat(named(None, "gpt-5")).await.unwrap().notes, [note]);
+        for request in [named(None, "embedded"), named(Some("embedded"), "delphi/m"), ChatRequest::user("hi")] {
             assert!(gateway.chat(request).await.unwrap().notes.is_empty());
         }
     }

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
 use crate::account::{Account, Books};
 use crate::error::ProviderError;
+use crate::inbound::InputTokens;
 use crate::lines;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
 use crate::provider::ProviderStream;
@@ -24,8 +25,8 @@ pub(super) struct Route {
 pub(super) struct Accounts {
     pub(super) books: Arc<dyn Books>,
     pub(super) first: Account,
-    /// About how many tokens the request has.
-    pub(super) input_tokens: u64,
+    /// How many tokens the request may have.
+    pub(super) input_tokens: InputTokens,
 }
 
 /// An answer that has begun, or failed to.

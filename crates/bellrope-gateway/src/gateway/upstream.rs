@@ -15,7 +15,7 @@ use crate::asker::Asker;
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
-use crate::inbound::estimate_tokens_of;
+use crate::inbound::{InputTokens, estimate_tokens_of};
 use crate::lines;
 use crate::message::{AnsweredBy, ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
@@ -197,7 +197,7 @@ impl Upstream {
         &self,
         books: &Arc<dyn Books>,
         request: &mut ChatRequest,
-        input: u64,
+        input: InputTokens,
         notices: &Notices,
     ) -> Result<Account, ProviderError> {
         match self.open(books, request, input)? {
@@ -215,7 +215,7 @@ impl Upstream {
         &self,
         books: &Arc<dyn Books>,
         request: &ChatRequest,
-        input_tokens: u64,
+        input_tokens: InputTokens,
     ) -> Result<Opened, ProviderError> {
         // What the provider will be asked for, or a budget would reserve less than the answer may take.
         let max_tokens = request.max_tokens.filter(|tokens| *tokens > 0);
@@ -230,13 +230,15 @@ impl Upstream {
         books: &Arc<dyn Books>,
         asker: &Asker,
         model: Option<&str>,
-        (input_tokens, has_answer): (u64, bool),
+        (input, has_answer): (InputTokens, bool),
         max_tokens: impl Fn(Option<&str>) -> Option<u32>,
     ) -> Result<Opened, ProviderError> {
         let default = model.is_none().then(|| self.provider.capabilities().default_model).flatten();
         let model = model.or(default.as_deref());
         let (provider, max_tokens) = (self.provider.name(), max_tokens(model));
-        Account::open(books, &Intent { asker, provider, model, input_tokens, max_tokens, has_answer })
+        let InputTokens { likely: input_tokens, most: most_input_tokens } = input;
+        let intent = Intent { asker, provider, model, input_tokens, most_input_tokens, max_tokens, has_answer };
+        Account::open(books, &intent)
     }
 
     /// As [`Self::open`], for a request that goes through as it came, but for the most tokens of its answer. `None`: a
@@ -445,7 +447,7 @@ fn leaves_no_answer(request: &PassRequest, most: Option<u32>) -> bool {
 }
 
 /// The error of a request that would have to go to another model, and cannot.
-fn cannot_move(notice: &str) -> ProviderError {
+pub(super) fn cannot_move(notice: &str) -> ProviderError {
     ProviderError::Budget {
         budget: String::new(),
         reason: notice.to_owned(),

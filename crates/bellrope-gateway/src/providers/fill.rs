@@ -50,6 +50,13 @@ struct Template {
 }
 
 impl Template {
+    /// What ends an answer. One to a prompt without a suffix, as at the end of a file, may hold a mark that is a plain word.
+    fn stops_of(&self, has_suffix: bool) -> impl Iterator<Item = &'static str> {
+        let is_plain = |stop: &str| !stop.contains(['|', '_', '｜']);
+        let marks = [self.prefix, self.suffix, self.middle].map(str::trim);
+        self.stops.iter().copied().filter(move |stop| has_suffix || !is_plain(stop) || !marks.contains(stop))
+    }
+
     /// Leaves out what of a prompt with a suffix lies beyond a mark of this template in its own text, as in the source of a
     /// program about such templates: the model would take it for the mark. What is to be said of that, if there is any.
     fn cut(&self, Prompt { text, suffix }: &mut Prompt) -> Option<String> {
@@ -133,7 +140,7 @@ impl Fill {
         }
     }
 
-    /// Puts the prompt and its suffix into the template of `model`, if there is one. What ends the answer and is to be
+    /// Puts a prompt with a suffix into the template of `model`, if there is one. What ends the answer and is to be
     /// looked for here: beside that of the template, what is more than `most`, as many as the server takes.
     pub(crate) fn apply(self, request: &mut ChatRequest, model: Option<&str>, most: usize) -> Vec<String> {
         let mut stops = Vec::new();
@@ -141,15 +148,16 @@ impl Fill {
         if let Some(known) = self.template(model).or_else(|| Self::Auto.template(model)) {
             request.notes.extend(request.prompt.as_mut().and_then(|prompt| known.cut(prompt)));
         }
-        let filled = request.prompt.as_mut().filter(|prompt| prompt.suffix.is_some()).zip(self.template(model));
-        if let Some((prompt, template)) = filled {
-            let suffix = prompt.suffix.take().unwrap_or_default();
-            let Template { prefix, suffix: between, middle, is_suffix_first, stops: own } = template;
-            prompt.text = match is_suffix_first {
-                true => format!("{between}{suffix}{prefix}{}{middle}", prompt.text),
-                false => format!("{prefix}{}{between}{suffix}{middle}", prompt.text),
-            };
-            stops.extend(own.iter().map(|stop| (*stop).to_owned()));
+        if let Some((prompt, template)) = request.prompt.as_mut().zip(self.template(model)) {
+            let has_suffix = prompt.suffix.is_some();
+            stops.extend(template.stops_of(has_suffix).map(str::to_owned));
+            if let Some(suffix) = prompt.suffix.take() {
+                let Template { prefix, suffix: between, middle, is_suffix_first, .. } = template;
+                prompt.text = match is_suffix_first {
+                    true => format!("{between}{suffix}{prefix}{}{middle}", prompt.text),
+                    false => format!("{prefix}{}{between}{suffix}{middle}", prompt.text),
+                };
+            }
             request.stop.extend(stops.iter().cloned());
         }
         if request.stop.len() > most {
@@ -220,6 +228,32 @@ mod tests {
             let own = "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>";
             assert_eq!(cut(own, None), (own.to_owned(), 0));
         }
+    }
+
+    // At the end of a file an editor has no suffix to send.
+    #[test]
+    fn a_prompt_without_a_suffix_is_sent_as_it_is_and_ends_at_the_models_marks_too() {
+        let applied = |fill: Fill, model: &str| {
+            let prompt = Some(Prompt { text: "fn a(".into(), suffix: None });
+            let mut request = ChatRequest { prompt, stop: vec!["\n\n".into()], ..ChatRequest::user("fn a(") };
+            let local = fill.apply(&mut request, Some(model), MAX_STOPS);
+            (request.prompt.unwrap().text, request.stop, local)
+        };
+        for (fill, model, mark) in [
+            (Fill::Auto, "qwen2.5-coder", "<|file_sep|>"),
+            (Fill::Qwen, "mine", "<|im_end|>"),
+            (Fill::Auto, "starcoder2", "<file_sep>"),
+            (Fill::Codellama, "mine", "<EOT>"),
+            (Fill::Codestral, "mine", "</s>"),
+        ] {
+            let (text, stop, local) = applied(fill, model);
+            assert_eq!((&*text, &*stop[0]), ("fn a(", "\n\n"), "{model}");
+            assert!(local.iter().any(|local| local == mark) && stop.len() <= MAX_STOPS, "{model}: {local:?}");
+            // Words that a program may well hold.
+            assert!(!local.iter().any(|local| local == "<PRE>" || local == "[PREFIX]"), "{model}: {local:?}");
+        }
+        let (_, stop, local) = applied(Fill::Server, "qwen2.5-coder");
+        assert!(stop.len() == 1 && local.is_empty());
     }
 
     #[test]

@@ -35,7 +35,7 @@ const PATHS: [(&str, &str, Endpoint<'static>); 7] = [
     ("POST", "/v1/embeddings", Endpoint::Embeddings),
     ("POST", "/v1/messages", Endpoint::Ask(ToolFormat::Messages)),
     ("POST", "/v1/messages/count_tokens", Endpoint::CountTokens),
-    ("GET", "/v1/models", Endpoint::Models),
+    ("GET, HEAD", "/v1/models", Endpoint::Models),
 ];
 
 impl<'a> Endpoint<'a> {
@@ -96,10 +96,10 @@ impl<'a> Endpoint<'a> {
     /// Refuses a method that the path does not take.
     pub(super) fn check_method(&self, method: &Method) -> Result<(), Fault> {
         let (path, taken) = match self {
-            Self::Model(_) => ("a model", "GET"),
+            Self::Model(_) => ("a model", "GET, HEAD"),
             Self::Root => ("this path", "GET, HEAD"),
-            // Its methods are known where it is.
-            Self::Response(..) => return Ok(()),
+            // Whether there is one or not.
+            Self::Response(_, deed) => deed.methods(),
             known => match PATHS.iter().find(|(.., endpoint)| endpoint == known) {
                 Some((method, path, _)) => (*path, *method),
                 None => return Ok(()),
@@ -146,12 +146,30 @@ mod tests {
     }
 
     #[test]
+    fn a_response_that_is_not_there_takes_no_other_method_than_one_that_is() {
+        for (deed, taken, allow) in [
+            (Deed::Whole, &[Method::GET, Method::DELETE][..], "GET, DELETE"),
+            (Deed::Cancel, &[Method::POST], "POST"),
+            (Deed::Input, &[Method::GET], "GET"),
+        ] {
+            for method in [Method::GET, Method::POST, Method::DELETE, Method::PATCH, Method::PUT] {
+                let refused = Endpoint::Response("resp_1", deed).check_method(&method).err();
+                let expected = (!taken.contains(&method)).then_some((405, Some(allow)));
+                assert_eq!(refused.map(|fault| (fault.status, fault.allow)), expected, "{method} {deed:?}");
+            }
+        }
+        for endpoint in [Endpoint::Models, Endpoint::Model("a")] {
+            assert!(endpoint.check_method(&Method::HEAD).is_ok() && endpoint.check_method(&Method::PATCH).is_err());
+        }
+    }
+
+    #[test]
     fn each_path_takes_its_method_alone() {
         for (method, path, _) in PATHS {
             let endpoint = Endpoint::of(path).unwrap();
             for other in [Method::GET, Method::POST, Method::PUT, Method::HEAD] {
                 let outcome = endpoint.check_method(&other);
-                assert_eq!(outcome.is_ok(), other == method, "{other} {path}");
+                assert_eq!(outcome.is_ok(), method.split(", ").any(|method| other == method), "{other} {path}");
             }
         }
         assert!(

@@ -37,6 +37,17 @@ pub(super) enum Deed {
     Input,
 }
 
+impl Deed {
+    /// What it is done with, and the methods that do it.
+    pub(super) fn methods(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Whole => ("a response", "GET, DELETE"),
+            Self::Cancel => ("cancel", "POST"),
+            Self::Input => ("input_items", "GET"),
+        }
+    }
+}
+
 /// A body of events.
 type Events = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -124,9 +135,10 @@ pub(super) fn about(
             Ok(Body::Json(response.json()))
         }
         (Deed::Input, "GET") => Ok(Body::Json(response.input_items(&Query::read(query)?.page)?)),
-        (Deed::Input, _) => Err(Fault::method_not_allowed("input_items", "GET")),
-        (Deed::Whole, _) => Err(Fault::method_not_allowed("a response", "GET, DELETE")),
-        (Deed::Cancel, _) => Err(Fault::method_not_allowed("cancel", "POST")),
+        _ => {
+            let (what, methods) = deed.methods();
+            Err(Fault::method_not_allowed(what, methods))
+        }
     }
 }
 

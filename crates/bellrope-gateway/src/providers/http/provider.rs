@@ -228,6 +228,10 @@ impl Provider for HttpProvider {
         self.remote.wants_thoughts
     }
 
+    fn continues_prompts(&self) -> bool {
+        self.remote.kind == ProviderKind::OpenAi
+    }
+
     fn has_plain_names(&self) -> bool {
         self.remote.has_plain_names
     }

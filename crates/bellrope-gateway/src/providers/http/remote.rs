@@ -155,7 +155,11 @@ impl Remote {
         }
         let none = || ProviderError::NoCredentials { provider: self.name.clone() };
         let key = from_tool.key.as_ref().ok_or_else(none)?;
-        let keys = keys(self.kind, key, self.speaks(from_tool.format)).ok_or_else(none)?;
+        let is_same = self.speaks(from_tool.format);
+        if !is_same && self.server.at_inventor && key.secrets().any(|secret| is_anothers(self.kind, secret)) {
+            return Err(none());
+        }
+        let keys = keys(self.kind, key, is_same).ok_or_else(none)?;
         Ok(Sent::of_tool(self.endpoint.own().headers().clone(), keys, key.secrets().cloned().collect()))
     }
 
@@ -266,6 +270,15 @@ fn with_model(fields: &str, model: Option<&str>) -> Vec<u8> {
     format!("{{\"model\":{}{separator}{rest}", serde_json::Value::from(model)).into_bytes()
 }
 
+/// Whether a key is not one that the inventor of this format gives out, so that it was meant for somebody else.
+fn is_anothers(kind: ProviderKind, key: &Secret) -> bool {
+    let is_anthropics = key.expose().starts_with("sk-ant-");
+    match kind {
+        ProviderKind::Anthropic => !is_anthropics,
+        _ => is_anthropics,
+    }
+}
+
 /// The headers that carry a tool's own key. `is_same`: the tool speaks the provider's format, and so knows where its key
 /// stands. `None` if it cannot stand in any.
 fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
@@ -288,4 +301,43 @@ fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
         (None, None) => return None,
     }
     (!headers.is_empty()).then_some(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HttpProvider, Provider, ProviderConfig};
+
+    // Row 61: a client's token is sent to the wrong vendor.
+    #[test]
+    fn a_key_is_told_from_one_that_another_inventor_gives_out() {
+        for (kind, key, expected) in [
+            (ProviderKind::Anthropic, "sk-proj-0123", true),
+            (ProviderKind::Anthropic, "sk-ant-api03-0123", false),
+            (ProviderKind::Anthropic, "sk-ant-oat01-0123", false),
+            (ProviderKind::OpenAi, "sk-ant-api03-0123", true),
+            (ProviderKind::OpenAi, "sk-proj-0123", false),
+            (ProviderKind::OpenAiResponses, "sk-ant-oat01-0123", true),
+        ] {
+            assert_eq!(is_anothers(kind, &Secret::new(key)), expected, "{kind:?} {key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tool_of_another_format_keeps_a_key_that_is_not_the_providers() {
+        let config = ProviderConfig {
+            kind: Some(ProviderKind::Anthropic),
+            model: Some("m".to_owned()),
+            credentials: Credentials::Client,
+            ..ProviderConfig::default()
+        };
+        let provider = HttpProvider::named("anthropic", config).unwrap();
+        for format in [PassFormat::ChatCompletions, PassFormat::Responses] {
+            let key = ToolKey::new(Some("Bearer sk-proj-0123"), None);
+            let from_tool = FromTool { format: Some(format), key, ..FromTool::default() };
+            // Nobody is asked: that would take a connection.
+            let error = provider.chat(ChatRequest { from_tool, ..ChatRequest::user("Hello") }).await.unwrap_err();
+            assert!(matches!(error, ProviderError::NoCredentials { .. }), "{error}");
+        }
+    }
 }
