@@ -50,6 +50,11 @@ impl NatsProcess {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Messages that were published so far, by all.
     pub(crate) fn messages(&self) -> anyhow::Result<u64> {
         let said = self.ask("/varz").context("asking the NATS server what it counted")?;

@@ -203,12 +203,15 @@ impl Attempt<'_> {
                         tracing::warn!(target: "bellrope::fleet", "an answer is not whole: {broken}");
                         return Ended::Lost("a part of the answer is missing");
                     }
-                    for chunk in Gathered::items(&bytes) {
-                        let Ok(chunk) = chunk else { return Ended::Lost("chunks of the answer are cut short") };
-                        items += 1;
-                        if let Err(error) = chunks.send(chunk).await {
-                            return error.into();
-                        }
+                    let all = Gathered::items(&bytes);
+                    let whole: Vec<_> = all.map_while(Result::ok).collect();
+                    let is_cut = Gathered::items(&bytes).nth(whole.len()).is_some();
+                    items += whole.len() as u64;
+                    if let Err(error) = chunks.send_all(&whole).await {
+                        return error.into();
+                    }
+                    if is_cut {
+                        return Ended::Lost("chunks of the answer are cut short");
                     }
                     self.give_back(open, instance, owed.add(bytes.len())).await;
                 }

@@ -2,6 +2,7 @@
 //! importing server, each in a process of its own.
 
 mod bare;
+mod costs;
 mod kills;
 mod served;
 mod stage;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use self::{
     bare::Bare,
+    costs::{Costs, Had},
     kills::Kills,
     served::{CHUNK, CHUNKS, ECHO},
     stage::Stage,
@@ -42,8 +44,8 @@ const CALL: usize = 64;
 const STREAM: u64 = 200_000;
 const QUICK_STREAM: u64 = 5_000;
 /// Calls and chunks whose messages are counted.
-const COUNTED_CALLS: u64 = 500;
-const COUNTED_CHUNKS: u64 = 20_000;
+const COUNTED_CALLS: u64 = 2_000;
+const COUNTED_CHUNKS: u64 = 100_000;
 /// Bytes of a chunk of the answer whose reader stops, and how many there are: 100 MB.
 const LARGE: (u64, u64) = (32 * 1024, 3_200);
 /// How long memory is looked at while nobody reads, and how often.
@@ -124,13 +126,15 @@ struct Memory {
     goal_more_kb: u64,
 }
 
-/// Messages that the NATS server got.
+/// Messages that the NATS server got, and what each party did for them.
 #[derive(Debug, Serialize)]
 struct Messages {
     calls: u64,
     per_call: f64,
+    call_costs: Costs,
     chunks: u64,
     per_chunk: f64,
+    chunk_costs: Costs,
 }
 
 /// Measures.
@@ -217,19 +221,17 @@ fn chunks_per_s(stage: &Stage, count: u64) -> anyhow::Result<f64> {
 }
 
 fn messages(stage: &Stage) -> anyhow::Result<Messages> {
-    let before = stage.nats.messages()?;
-    for _ in 0..COUNTED_CALLS {
-        stage.client.call(ECHO, &[7; CALL])?;
-    }
-    let between = stage.nats.messages()?;
-    chunks_per_s(stage, COUNTED_CHUNKS)?;
-    let after = stage.nats.messages()?;
-    Ok(Messages {
-        calls: COUNTED_CALLS,
-        per_call: (between - before) as f64 / COUNTED_CALLS as f64,
-        chunks: COUNTED_CHUNKS,
-        per_chunk: (after - between) as f64 / COUNTED_CHUNKS as f64,
-    })
+    let counted = |count: u64, go: &dyn Fn() -> Outcome| -> anyhow::Result<(f64, Costs)> {
+        let (messages, had) = (stage.nats.messages()?, Had::now(stage)?);
+        go()?;
+        let costs = Had::now(stage)?.since(&had, count);
+        Ok(((stage.nats.messages()? - messages) as f64 / count as f64, costs))
+    };
+    let (per_call, call_costs) = counted(COUNTED_CALLS, &|| {
+        (0..COUNTED_CALLS).try_for_each(|_| Ok(stage.client.call(ECHO, &[7; CALL]).map(drop)?))
+    })?;
+    let (per_chunk, chunk_costs) = counted(COUNTED_CHUNKS, &|| chunks_per_s(stage, COUNTED_CHUNKS).map(drop))?;
+    Ok(Messages { calls: COUNTED_CALLS, per_call, call_costs, chunks: COUNTED_CHUNKS, per_chunk, chunk_costs })
 }
 
 /// Reads the first chunk of a large answer and no more, and looks at everybody's memory meanwhile.
@@ -295,6 +297,8 @@ impl FleetReport {
         output::line(format_args!(
             "messages of NATS: {:.2} a call, {:.3} a chunk",
             messages.per_call, messages.per_chunk
-        ))
+        ))?;
+        messages.call_costs.print("a call")?;
+        messages.chunk_costs.print("a chunk")
     }
 }

@@ -185,14 +185,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         unread
     }
 
-    /// Parks a chunk, to be sent when there is credit and room.
-    pub(super) fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
+    /// Parks chunks, to be sent when there is credit and room.
+    pub(super) fn chunks(&mut self, id: u64, bodies: impl IntoIterator<Item = B>) -> Result<(), Violation> {
         let max_record = self.terms.max_record();
-        if let Some(stream) = self.stream(id) {
-            if stream.ending.is_none() && body.as_ref().len() <= max_record {
-                stream.parked.push_back(body);
-                self.list(id);
-            }
+        if let Some(stream) = self.stream(id).filter(|stream| stream.ending.is_none()) {
+            stream.parked.extend(bodies.into_iter().filter(|body| body.as_ref().len() <= max_record));
+            self.list(id);
         }
         self.flush()
     }

@@ -3,6 +3,7 @@ mod inbound;
 mod large;
 mod plain;
 mod rarer;
+mod streams;
 
 use std::{mem::offset_of, ops::Range, sync::Arc};
 
@@ -359,15 +360,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.respond(id, outcome)?;
         KillPoint::Responded.reached();
         Ok(())
-    }
-
-    /// Sends a chunk of an open stream, or parks it until there is credit and room. A chunk of a stream that was
-    /// cancelled meanwhile, or that is larger than [`Self::max_record`], is dropped; the caller checks sizes.
-    ///
-    /// # Errors
-    /// The peer's [`Violation`]; the connection must be closed.
-    pub fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
-        self.outbox.chunk(id, body)
     }
 
     /// Answers an open call with an error, which has room in the budget for its text until it was sent. A call that was

@@ -94,6 +94,16 @@ impl Thread {
         };
         Ok(CpuShare { ran_ns, waited_ns })
     }
+
+    /// How often it has left its CPU by itself so far, to wait for something: so often was it woken.
+    ///
+    /// # Errors
+    /// The thread is not there any more; [`io::ErrorKind::InvalidData`] if the kernel does not say it.
+    pub fn sleeps(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(self.folder.join("status"))?;
+        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sleeps.and_then(|sleeps| sleeps.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// When this process was started, in seconds since 1970. To be asked once: the kernel works it out from the wall clock, so

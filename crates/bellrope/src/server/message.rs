@@ -78,6 +78,8 @@ pub(crate) struct AsyncReply {
 pub(crate) enum FromHandler {
     Answered(Result<AsyncReply, Failure>),
     Chunk(Body),
+    /// Several, in their order.
+    Chunks(Vec<Body>),
     Finished(Result<(), Failure>),
     /// It has taken chunks of these sizes from its caller's stream.
     Consumed(Vec<usize>),
@@ -92,7 +94,13 @@ impl FromHandler {
         match self {
             Self::Answered(Ok(reply)) => reply.bytes.len(),
             Self::Chunk(body) => body.as_ref().len(),
+            Self::Chunks(bodies) => bodies.iter().map(|body| body.as_ref().len()).sum(),
             _ => 0,
         }
+    }
+
+    /// How many things it says.
+    pub(crate) fn count(&self) -> usize {
+        if let Self::Chunks(bodies) = self { bodies.len() } else { 1 }
     }
 }

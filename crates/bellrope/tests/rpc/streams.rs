@@ -1,6 +1,12 @@
 //! Streams in both directions, and large messages, over real sockets and real shared memory.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bellrope::{
     AsyncClient, CallError, Client, Server,
@@ -103,6 +109,65 @@ fn a_chunk_over_the_limit_is_refused_by_either_side_in_the_same_words() {
     assert!(matches!(error, CallError::ChunkTooLarge { size, limit: l } if (size, l) == (limit + 1, limit)));
     assert!(upload.send(&vec![0; limit]).unwrap());
     assert_eq!(upload.finish().unwrap(), (limit as u32).to_le_bytes());
+}
+
+/// Those before one that is too large are sent, and none after it.
+#[test]
+fn chunks_sent_together_come_each_as_it_was_in_their_order() {
+    fn chunks(limit: usize) -> Vec<Vec<u8>> {
+        let sizes = [1, 0, 1000, 20_000, limit, 64, 3].into_iter().chain((0..2000).map(|at| at % 200));
+        sizes.enumerate().map(|(at, size)| vec![at as u8; size]).collect()
+    }
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("together.sock");
+    let handler = |_, mut out: bellrope::server::ChunkSender| async move {
+        let limit = out.max_chunk();
+        out.send_all(&chunks(limit)).await?;
+        let refused = out.send_all(&[vec![8], vec![9; limit + 1], vec![10]]).await;
+        assert_eq!(refused, Err(SendError::ChunkTooLarge { size: limit + 1, limit }));
+        Ok(out.send_all(&[b"on", b"an"]).await?)
+    };
+    let _server = Server::builder().server_stream("all", handler).bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    let came: Vec<_> = client.stream("all", b"").unwrap().collect::<Result<_, _>>().unwrap();
+    let limit = came.iter().map(Vec::len).max().unwrap();
+    let mut expected: Vec<_> = chunks(limit).into_iter().filter(|chunk| !chunk.is_empty()).collect();
+    expected.extend([vec![8], b"on".to_vec(), b"an".to_vec()]);
+    assert!(came == expected);
+}
+
+/// A handler is not further ahead of a reader that stops than with one chunk after the other: its reader's credit, and what may
+/// wait for the ring.
+#[test]
+fn of_chunks_sent_together_no_more_wait_than_of_others() {
+    const TOGETHER: usize = 40;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("unread.sock");
+    let sent = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&sent);
+    let handler = move |_, mut out: bellrope::server::ChunkSender| {
+        let sent = Arc::clone(&counted);
+        async move {
+            loop {
+                out.send_all(&[[7; 1024]; TOGETHER]).await?;
+                sent.fetch_add(TOGETHER, Ordering::SeqCst);
+            }
+        }
+    };
+    let config = ServerConfig::default();
+    let most = (config.stream_window as usize + bellrope::server::ChunkSender::AHEAD) / 1024 + 1;
+    let server = Server::builder().server_stream("unread", handler).in_place("echo", |_| Ok(())).config(config);
+    let _server = server.bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    let mut stream = client.stream("unread", b"").unwrap();
+    for read in 1..=200 {
+        assert_eq!(stream.next().unwrap().unwrap(), [7; 1024]);
+        for _ in 0..10 {
+            assert_eq!(client.call("echo", b"on").unwrap(), b"on");
+        }
+        let ahead = sent.load(Ordering::SeqCst).saturating_sub(read);
+        assert!(ahead <= most, "{ahead} chunks are sent and not read");
+    }
 }
 
 #[test]

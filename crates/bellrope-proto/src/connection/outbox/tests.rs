@@ -29,11 +29,11 @@ fn streams_that_come_and_go_behind_a_chunk_without_room_leave_nothing() {
         let _ = outbox.responses.push(RecordClass::Bulk, Kind::Response, 0, 1, None, &[0; 1000]).unwrap();
     }
     outbox.open_stream(1);
-    outbox.chunk(1, vec![0; 2000]).unwrap();
+    outbox.chunks(1, [vec![0; 2000]]).unwrap();
     assert!(outbox.wants_room() && !outbox.is_stalled(), "the chunk waits, and small answers would fit");
     for id in 2..5_000 {
         outbox.open_stream(id);
-        outbox.chunk(id, b"tiny".to_vec()).unwrap();
+        outbox.chunks(id, [b"tiny".to_vec()]).unwrap();
         assert!(outbox.forget(id));
         assert!(outbox.backlog().runnable.len() <= 1 && outbox.streams() == 1);
     }
@@ -124,7 +124,7 @@ fn a_stream_counts_as_unread_from_when_its_credit_was_used_up_until_more_comes()
     outbox.open_stream(1);
     assert_eq!((outbox.unread_streams(0, 10), outbox.unread()), (vec![], Ok(None)), "it waits for its handler");
     for _ in 0..3 {
-        outbox.chunk(1, vec![0; 600]).unwrap();
+        outbox.chunks(1, [vec![0; 600]]).unwrap();
     }
     assert_eq!(outbox.unread(), Ok(Some(0)), "something lies in the ring, and more waits for it to be read");
     assert_eq!(outbox.unread_streams(100, 10), []);

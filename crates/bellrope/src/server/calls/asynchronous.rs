@@ -158,6 +158,10 @@ impl AsyncCalls {
                 session.open.began_to_answer(call, || session.caller.of(session.peer.pid, session.serial));
                 session.connection.chunk(call, body)
             }
+            FromHandler::Chunks(bodies) => {
+                session.open.began_to_answer(call, || session.caller.of(session.peer.pid, session.serial));
+                session.connection.chunks(call, bodies)
+            }
             FromHandler::Consumed(sizes) => {
                 sizes.into_iter().try_for_each(|len| session.connection.consumed(call, len))
             }

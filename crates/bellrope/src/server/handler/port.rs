@@ -21,6 +21,10 @@ impl Port {
         self.send(FromHandler::Chunk(body));
     }
 
+    pub(crate) fn chunks(&self, bodies: Vec<Body>) {
+        self.send(FromHandler::Chunks(bodies));
+    }
+
     pub(crate) fn consumed(&self, sizes: Vec<usize>) {
         self.send(FromHandler::Consumed(sizes));
     }

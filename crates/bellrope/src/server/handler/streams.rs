@@ -71,11 +71,51 @@ impl ChunkSender {
         Ok(())
     }
 
+    /// Sends chunks that are all there, each as [`Self::send`] does, and has the worker told of many at once: as many as may wait
+    /// together. That costs less than one after the other, where they are small.
+    ///
+    /// # Errors
+    /// As there. The chunks before the one that is too large were sent, the others were not.
+    pub async fn send_all(&mut self, chunks: &[impl AsRef<[u8]>]) -> Result<(), SendError> {
+        let mut at = 0;
+        while at < chunks.len() {
+            let mut group = Vec::new();
+            // As many as may wait now. Whoever has to wait waits with the next one alone.
+            while let Some(chunk) = chunks.get(at).map(AsRef::as_ref) {
+                match self.permit_at_once(chunk.len()) {
+                    Some(_) if chunk.is_empty() => {}
+                    Some(permit) => group.push(Body::with_permit(chunk.to_vec(), permit)),
+                    None => break,
+                }
+                at += 1;
+            }
+            if !group.is_empty() {
+                self.port.chunks(group);
+            } else if let Some(chunk) = chunks.get(at) {
+                self.send(chunk.as_ref()).await?;
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// As [`Self::send`], without a copy of its own.
     pub(crate) async fn send_owned(&mut self, chunk: Vec<u8>) -> Result<(), SendError> {
         let permit = self.permit(chunk.len()).await?;
         self.port.chunk(Body::with_permit(chunk, permit));
         Ok(())
+    }
+
+    /// What a chunk of this size counts for while it waits.
+    fn cost(size: usize) -> usize {
+        size.clamp(Self::LEAST, Self::AHEAD)
+    }
+
+    /// A permit for a chunk of this size that may wait for the ring now. `None`: it may not, or is none.
+    fn permit_at_once(&self, size: usize) -> Option<OwnedSemaphorePermit> {
+        let may_be = size <= self.port.max_chunk;
+        let cost = may_be.then(|| Self::cost(size) as u32)?;
+        Arc::clone(&self.permits).try_acquire_many_owned(cost).ok()
     }
 
     /// Waits until a chunk of this size may wait for the ring.
@@ -84,7 +124,7 @@ impl ChunkSender {
         if size > limit {
             return Err(SendError::ChunkTooLarge { size, limit });
         }
-        let cost = size.clamp(Self::LEAST, Self::AHEAD);
+        let cost = Self::cost(size);
         match Arc::clone(&self.permits).try_acquire_many_owned(cost as u32) {
             Ok(permit) => return Ok(permit),
             Err(TryAcquireError::Closed) => return Err(SendError::Closed),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What is done for one connection before the next has its turn.
-const BATCH_MESSAGES: u32 = 64;
+const BATCH_MESSAGES: usize = 64;
 const BATCH_BYTES: usize = 16 * 1024;
 
 impl Worker {
@@ -62,11 +62,12 @@ impl Worker {
         while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
             let Some((call, what)) = session.said.pop() else { break };
             KillPoint::Delivered.reached();
-            messages += 1;
+            let before = messages;
+            messages += what.count();
             bytes += what.len();
             self.visitor.asynchronous.deliver(session, call, what)?;
             // The first goes out at once; the others go in growing batches.
-            if matches!(messages, 1 | 4 | 16) {
+            if [1, 4, 16].iter().any(|few| (before + 1..=messages).contains(few)) {
                 session.commit();
             }
         }
