@@ -49,10 +49,10 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Memory that has to be there before anything is begun: for settings, books and the first threads. What the server's own take
 /// is asked for when it is known how many there are.
 const LEAST_MEMORY: usize = 8 << 20;
-/// What a thread takes with its stack, and what is left for all else: that one can be started does not say that there is anything
-/// left for it.
+/// What a thread takes with its stack, and what there has to be beside those that listen for all else, the first calls among it:
+/// that a server can be started does not say that anything is left for it.
 const OF_A_THREAD: usize = (2 << 20) + (64 << 10);
-const BESIDE_THREADS: usize = 1 << 20;
+const BESIDE_THREADS: usize = 4 << 20;
 
 const HELP: &str = r#"Examples:
   bellrope serve
@@ -178,8 +178,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         "Lines of the log that were lost, because the lines before them were not read or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let listening = usize::from(health.is_some()) + api_port.map_or(0, |_| api_port::threads(api_threads));
-    process::check_memory(OF_A_THREAD * listening + BESIDE_THREADS)
-        .context("starting what listens beside the socket")?;
+    process::check_memory(OF_A_THREAD * listening + BESIDE_THREADS).context("starting what listens, and serving")?;
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let start_api = |port| ApiPort::start(port, api_threads, of_port, keys, &server.metrics());
     let api_port = api_port.map(start_api).transpose()?;

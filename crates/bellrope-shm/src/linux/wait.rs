@@ -179,14 +179,15 @@ impl Poller {
         Ok(EdgeWatch { fd: Arc::clone(&self.fd), key, interest })
     }
 
-    /// Whether a set can be waited for as async runtimes do it, with a system call that [`Self::wait`] does without: where a
-    /// filter denies that, the threads of tokio end as they begin.
+    /// Whether all can be had that async runtimes wait and wake with, one system call among it that [`Self::wait`] does without:
+    /// where a filter denies that, the threads of tokio end as they begin. Of the others it would not say which is denied.
     ///
     /// # Errors
-    /// It cannot, or no set is to be had.
+    /// It cannot; the error names the call that is denied.
     #[expect(unsafe_code, reason = "it is the C library's function that is to be tried")]
     pub fn check_runtime_waits() -> io::Result<()> {
-        let set = Self::new()?;
+        let (set, wake) = (Self::new()?, Notifier::new()?);
+        set.add(&wake, 0)?;
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: the descriptor is open as long as `set` lives, and there is room for the one event that may be written.
         match unsafe { libc::epoll_wait(set.fd.as_raw_fd(), &raw mut event, 1, 0) } {
