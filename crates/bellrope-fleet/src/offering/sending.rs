@@ -49,7 +49,7 @@ impl Sending {
         fault: impl Fn(&CallError, u64) -> E,
     ) -> Result<(), E> {
         loop {
-            let next = match self.there(stream).await {
+            let next = match stream.next().now_or_never() {
                 Some(next) => next,
                 // Nothing waits for what is not there yet.
                 None => {
@@ -70,17 +70,6 @@ impl Sending {
                 }
             }
         }
-    }
-
-    /// What comes next, if it is there. Before a message goes that is not full, others of this thread have their turn: while what
-    /// was sent before goes to NATS, the handler goes on. That takes microseconds where nobody has anything to do.
-    async fn there(&self, stream: &mut AsyncStream) -> Option<Option<Result<Vec<u8>, CallError>>> {
-        let next = stream.next().now_or_never();
-        if next.is_some() || self.gathered.is_empty() {
-            return next;
-        }
-        tokio::task::yield_now().await;
-        stream.next().now_or_never()
     }
 
     async fn chunk(&mut self, chunk: &[u8]) -> Result<(), Lost> {

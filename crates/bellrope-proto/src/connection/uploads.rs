@@ -26,11 +26,6 @@ impl Uploads {
         self.0.as_ref()?.inflows.get(&id)
     }
 
-    /// Whether there is one.
-    pub(super) fn any(&self) -> bool {
-        self.0.as_ref().is_some_and(|flows| !flows.inflows.is_empty())
-    }
-
     /// Notes that nothing more may come. Credit that was due is not.
     pub(super) fn close(&mut self, id: u64) {
         let Some(flows) = &mut self.0 else { return };

@@ -169,7 +169,7 @@ impl Worker {
                 self.spinner.found();
                 // So that many busy connections, or slow ones, do not keep us from looking.
                 turns = turns.saturating_add(WORKED * std::mem::take(&mut self.worked).max(1));
-            } else if self.awaits_calls() && self.spinner.keep_on() {
+            } else if !(self.hot.is_empty() && self.priority.is_empty()) && self.spinner.keep_on() {
                 turns += 1;
                 // What was seen is served at once, and everything else is looked at after that.
                 if self.linger() && self.visit_hot() {

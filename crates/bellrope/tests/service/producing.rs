@@ -15,9 +15,9 @@ use bellrope::{
 
 #[bellrope::service]
 trait Numbers {
-    fn from_task(&self, to: u32) -> impl Stream<Item = u32>;
-    fn from_task_alone(&self, to: u32) -> impl Stream<Item = u32>;
-    fn from_thread(&self, to: u32) -> impl Stream<Item = u32>;
+    fn task_waited_for(&self, to: u32) -> impl Stream<Item = u32>;
+    fn task_alone(&self, to: u32) -> impl Stream<Item = u32>;
+    fn thread_alone(&self, to: u32) -> impl Stream<Item = u32>;
     fn not_detached(&self) -> impl Stream<Item = u32>;
 }
 
@@ -50,19 +50,19 @@ async fn send(items: DetachedSender<u32>, to: u32, _alive: Alive) {
 
 #[bellrope::service]
 impl Numbers for Host {
-    fn from_task(&self, to: u32) -> impl Stream<Item = u32> {
+    fn task_waited_for(&self, to: u32) -> impl Stream<Item = u32> {
         let alive = Alive::new(&self.0);
         produce(async move |items| {
             let _ = tokio::spawn(send(items.detach(), to, alive)).await;
         })
     }
 
-    fn from_task_alone(&self, to: u32) -> impl Stream<Item = u32> {
+    fn task_alone(&self, to: u32) -> impl Stream<Item = u32> {
         let alive = Alive::new(&self.0);
         produce(async move |items| drop(tokio::spawn(send(items.detach(), to, alive))))
     }
 
-    fn from_thread(&self, to: u32) -> impl Stream<Item = u32> {
+    fn thread_alone(&self, to: u32) -> impl Stream<Item = u32> {
         let alive = Alive::new(&self.0);
         produce(async move |items| {
             let (runtime, items) = (tokio::runtime::Handle::current(), items.detach());
@@ -97,14 +97,14 @@ fn a_stream_has_what_tasks_and_threads_send_and_they_end_with_it() {
     let path = home.path().join("private").join("numbers.sock");
     let _server = Server::builder().service(Host(Arc::clone(&alive))).bind(&path).unwrap();
     let client = NumbersBlockingClient::connect(&path).unwrap();
-    let all = || [client.from_task(1_000), client.from_task_alone(1_000), client.from_thread(1_000)];
+    let all = || [client.task_waited_for(1_000), client.task_alone(1_000), client.thread_alone(1_000)];
     for items in all() {
         let items: Vec<_> = items.unwrap().collect::<Result<_, _>>().unwrap();
         assert!(items.iter().copied().eq(0..1_000), "{} items", items.len());
     }
     none_is_left(&alive);
     for _ in 0..20 {
-        let endless = [client.from_task(u32::MAX), client.from_task_alone(u32::MAX), client.from_thread(u32::MAX)];
+        let endless = [client.task_waited_for(u32::MAX), client.task_alone(u32::MAX), client.thread_alone(u32::MAX)];
         for items in endless {
             assert_eq!(items.unwrap().next().unwrap().unwrap(), 0);
         }

@@ -4,12 +4,6 @@ use super::ServerConnection;
 use crate::Violation;
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
-    /// Whether a stream to the client is under way, and none from it: what comes next may well be credit.
-    #[must_use]
-    pub fn is_read_from(&self) -> bool {
-        self.outbox.streams() > 0 && !self.outbox.uploads.any()
-    }
-
     /// Sends a chunk of an open stream, or parks it until there is credit and room. A chunk of a stream that was
     /// cancelled meanwhile, or that is larger than [`Self::max_record`], is dropped; the caller checks sizes.
     ///

@@ -36,13 +36,6 @@ impl Worker {
         worker
     }
 
-    /// Whether a connection that is polled may bring a call or a chunk next. Whoever only reads a stream gives credit now and then, and what its
-    /// handler says is done by the handler's thread while this one sleeps: to spin would only take a CPU from both.
-    pub(super) fn awaits_calls(&self) -> bool {
-        let mut polled = self.hot.iter().chain(&self.priority);
-        polled.any(|index| self.sessions[*index].as_ref().is_some_and(|session| !session.connection.is_read_from()))
-    }
-
     /// After a sleep of this length.
     pub(super) fn slept(&mut self, length: Duration) {
         self.spinner.slept(length);

@@ -321,22 +321,3 @@ fn an_answer_is_not_passed_by_those_of_another_process_that_have_a_few_each() {
         assert_eq!(came(client), *calls, "nothing is lost");
     }
 }
-
-// What comes next of such a connection is credit, and what its handler says is done in the handler's thread: a worker that spun
-// took a CPU from both.
-#[test]
-fn a_worker_does_not_spin_for_whoever_reads_a_stream() {
-    let mut still = Still::new();
-    let (mut client, reader, calls) = still.client(1, STREAM);
-    still.worker.hot = vec![reader.index];
-    assert!(!still.worker.awaits_calls());
-    let (_other, caller, _) = still.client(1, ASYNC);
-    still.worker.hot.push(caller.index);
-    assert!(still.worker.awaits_calls(), "another one calls");
-    still.worker.hot.pop();
-    still.heed([(reader, calls[0], FromHandler::Finished(Ok(())))]);
-    still.worker.deliver_in_turns();
-    assert_eq!(came(&mut client), calls);
-    still.worker.hot = vec![reader.index];
-    assert!(still.worker.awaits_calls(), "the stream has ended");
-}
