@@ -254,6 +254,7 @@ mod tests {
                 provider: "p",
                 model: Some(model),
                 input_tokens: 10,
+                most_input_tokens: 10,
                 max_tokens: Some(5),
                 has_answer: true,
             };

@@ -105,7 +105,7 @@ fn an_answer_waits_for_a_batch_of_another_connections_and_not_for_all_of_them() 
     still.heed([(alone, call[0], empty())]);
     assert!(still.worker.deliver_in_turns());
     let first = came(&mut crowd);
-    assert_eq!(first, calls[..BATCH_MESSAGES as usize], "in the order in which they were given");
+    assert_eq!(first, calls[..BATCH_MESSAGES], "in the order in which they were given");
     assert_eq!(came(&mut lone), call);
     let mut all = first;
     while still.worker.deliver_in_turns() {
@@ -256,7 +256,7 @@ fn what_finds_no_room_or_exceeds_a_turn_wakes_the_worker() {
     worker.heed(others.iter().map(message).collect());
     assert!(!worker.stand_in());
     let mut all = came(&mut crowd);
-    assert_eq!(all, others[..BATCH_MESSAGES as usize]);
+    assert_eq!(all, others[..BATCH_MESSAGES]);
     while worker.deliver_in_turns() {
         all.extend(came(&mut crowd));
     }
