@@ -89,7 +89,7 @@ pub use codec::{Codec, CodecError};
 /// The trait of streams, that of the crate futures.
 pub use futures_core::Stream;
 pub use incoming::{DetachedIncoming, Incoming, StreamCut};
-pub use producer::{DetachedSender, Sender, produce};
+pub use producer::{DetachedSender, Sender, StreamLeft, produce};
 
 pub use self::{
     bytes::Bytes,

@@ -107,9 +107,16 @@ impl Calls {
         self.left.push_back(call);
     }
 
-    /// What is to be said to whoever has a call that is not under way any more.
-    fn orphaned(&self, call: u64) -> UpKind<'static> {
-        if self.left.contains(&call) { UpKind::Left } else { UpKind::Cancel }
+    /// What is to be said to whoever has a call that is not under way any more. An instance of an older version does not know
+    /// that a caller leaves: it hears of a cancel the next time.
+    fn orphaned(&mut self, call: u64) -> UpKind<'static> {
+        match self.left.iter().position(|left| *left == call) {
+            Some(at) => {
+                self.left.remove(at);
+                UpKind::Left
+            }
+            None => UpKind::Cancel,
+        }
     }
 }
 
@@ -317,6 +324,8 @@ mod tests {
         let mut calls = Calls::default();
         calls.note_left(7);
         assert_eq!((calls.orphaned(7), calls.orphaned(8)), (UpKind::Left, UpKind::Cancel));
+        assert_eq!(calls.orphaned(7), UpKind::Cancel, "whoever does not know the word hears one that it knows");
+        calls.note_left(7);
         (0..MOST_LEFT as u64).for_each(|later| calls.note_left(100 + later));
         assert_eq!((calls.orphaned(7), calls.left.len()), (UpKind::Cancel, MOST_LEFT));
     }

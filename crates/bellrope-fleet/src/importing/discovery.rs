@@ -23,8 +23,6 @@ use crate::{
 
 /// Most types that are taken in.
 const MOST_TYPES: usize = 1024;
-/// Most schemas of which it is known that some instance hands them out.
-const MOST_SCHEMAS: usize = 4096;
 
 /// Where handlers are added.
 pub(crate) type Types = Weak<Server>;
@@ -45,6 +43,15 @@ struct Names {
     own: HashSet<String>,
     /// The hashes of schemas that some instance hands out.
     schemas: HashSet<u64>,
+}
+
+impl Names {
+    /// An instance hands out the schema of this type: of no use but if that is the one that is asked for.
+    fn note_schema(&mut self, offered: &FleetType) {
+        if self.imported.get(&offered.name).is_some_and(|kept| kept.schema == offered.schema) {
+            self.schemas.insert(offered.schema);
+        }
+    }
 }
 
 impl Imports {
@@ -82,8 +89,8 @@ impl Imports {
         for imported in info.types() {
             let mut names = self.names();
             let is_meant = names::any_matches(&self.patterns, &imported.name);
-            if is_meant && info.hands_out_schemas() && names.schemas.len() < MOST_SCHEMAS {
-                names.schemas.insert(imported.schema);
+            if info.hands_out_schemas() {
+                names.note_schema(&imported);
             }
             let is_new = !names.imported.contains_key(&imported.name) && !names.own.contains(&imported.name);
             if !is_new || !is_meant || names.imported.len() >= MOST_TYPES {
@@ -97,7 +104,10 @@ impl Imports {
             match server.add_types(|builder| register(builder.runtime(fleet), imported, asked)) {
                 Ok(()) => {
                     tracing::debug!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
-                    names.imported.insert(name, kept);
+                    names.imported.insert(name, Arc::clone(&kept));
+                    if info.hands_out_schemas() {
+                        names.note_schema(&kept);
+                    }
                 }
                 Err(error) => {
                     tracing::info!(target: "bellrope::fleet", "not taken from the fleet: {error}");

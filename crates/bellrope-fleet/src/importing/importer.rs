@@ -174,7 +174,8 @@ impl Importer {
                     // Without it nobody's budget would have the call.
                     let text = "the token's name does not fit into a message of the fleet: at most 64 bytes, no control \
                                 characters, and no blanks at its ends";
-                    return Asked::Ended(Err(HandlerError::invalid_request(text)));
+                    let error = HandlerError::invalid_request(text);
+                    return if has_own { Asked::NotRun(error) } else { Asked::Ended(Err(error)) };
                 }
                 Asks { token, caller: signer.number(call.caller()) }
             }

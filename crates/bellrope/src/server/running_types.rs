@@ -49,6 +49,8 @@ impl Server {
     /// # }
     /// ```
     ///
+    /// `register` itself must neither add nor remove types of this server: it would wait for itself.
+    ///
     /// # Errors
     /// [`BindError`]: a name is taken, or no number is left for it ([`ServerBuilder::room_for_types`]).
     pub fn add_types(&self, register: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Result<(), BindError> {

@@ -44,8 +44,7 @@ pub struct DetachedIncoming<T> {
 }
 
 /// The call ended before its stream did, so that not all of it came: its caller cancelled or went away, the method has
-/// answered, or an item could not be read, which its caller is told. For a [detached sender](super::DetachedSender): nobody reads
-/// the stream any more.
+/// answered, or an item could not be read, which its caller is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the call ended before its stream did, so that not all of it came")]
 #[non_exhaustive]

@@ -10,8 +10,6 @@ use std::{
 
 use futures_core::Stream;
 
-use super::incoming::StreamCut;
-
 const MISUSED: &str = "a `Sender` sends in its own block, which is dropped with the stream; a task or thread of its own sends \
      through `sender.detach()`";
 
@@ -42,8 +40,10 @@ where
     poll_items(move |context| {
         let mut slot = reader.lock();
         // What is sent while the block is polled here is seen below.
-        (slot.reader, slot.polled_by) = (None, this_thread());
+        let before = slot.reader.take();
+        slot.polled_by = this_thread();
         drop(slot);
+        drop(before);
         if work.as_mut().is_some_and(|work| work.as_mut().poll(context).is_ready()) {
             work = None;
         }
@@ -60,10 +60,11 @@ where
             slot.reader = Some(context.waker().clone());
             return Poll::Pending;
         };
-        // This task polls the block again with the next item that is wanted; others are told.
+        // This task polls the block again with the next item that is wanted; others are told, in this task too.
         let waiting = std::mem::take(&mut slot.waiting);
         drop(slot);
-        waiting.into_iter().filter(|waker| !waker.will_wake(context.waker())).for_each(Waker::wake);
+        let is_told = |waiting: &Waiting| !(waiting.is_inside && waiting.waker.will_wake(context.waker()));
+        waiting.into_iter().filter(is_told).for_each(|waiting| waiting.waker.wake());
         Poll::Ready(Some(item))
     })
 }
@@ -72,7 +73,7 @@ where
 struct Slot<T> {
     item: Option<T>,
     /// Those who wait until it was taken.
-    waiting: Vec<Waker>,
+    waiting: Vec<Waiting>,
     /// Who reads the stream, while that waits for an item.
     reader: Option<Waker>,
     /// The thread that polls the block, while it does.
@@ -83,6 +84,13 @@ struct Slot<T> {
     is_left: bool,
     /// Whether a sender that belongs to the block was used elsewhere.
     is_misused: bool,
+}
+
+/// Who waits until an item was taken.
+struct Waiting {
+    waker: Waker,
+    /// Whether it waits in the block, which is polled with the next item that is wanted.
+    is_inside: bool,
 }
 
 impl<T> Slot<T> {
@@ -111,11 +119,12 @@ impl<T> Drop for Reader<T> {
     fn drop(&mut self) {
         let mut slot = self.lock();
         slot.is_left = true;
-        let (item, waiting) = (slot.item.take(), std::mem::take(&mut slot.waiting));
+        let (item, waiting, reader) = (slot.item.take(), std::mem::take(&mut slot.waiting), slot.reader.take());
         drop(slot);
+        drop(reader);
         // An item is the author's: what it does at its end may take this lock.
         drop(item);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(|waiting| waiting.waker.wake());
     }
 }
 
@@ -131,6 +140,12 @@ pub struct Sender<T>(DetachedSender<T>);
 pub struct DetachedSender<T> {
     slot: Arc<Mutex<Slot<T>>>,
 }
+
+/// Nobody reads the stream any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads the stream any more")]
+#[non_exhaustive]
+pub struct StreamLeft;
 
 impl<T> Sender<T> {
     /// Sends an item; returns when it was taken and the next one is wanted.
@@ -182,8 +197,8 @@ impl<T> DetachedSender<T> {
     /// Sends an item; returns when it was taken and the next one is wanted.
     ///
     /// # Errors
-    /// [`StreamCut`] when the stream is left: nobody reads it any more.
-    pub async fn send(&self, item: T) -> Result<(), StreamCut> {
+    /// [`StreamLeft`] when nobody reads the stream any more.
+    pub async fn send(&self, item: T) -> Result<(), StreamLeft> {
         let mut item = Some(item);
         poll_fn(|context| Self::poll_send(lock(&self.slot), &mut item, context)).await
     }
@@ -192,9 +207,9 @@ impl<T> DetachedSender<T> {
         mut slot: MutexGuard<'_, Slot<T>>,
         item: &mut Option<T>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), StreamCut>> {
+    ) -> Poll<Result<(), StreamLeft>> {
         if slot.is_left {
-            return Poll::Ready(Err(StreamCut));
+            return Poll::Ready(Err(StreamLeft));
         }
         let mut reader = None;
         if slot.item.is_none() {
@@ -204,8 +219,10 @@ impl<T> DetachedSender<T> {
             slot.item = item.take();
             reader = slot.reader.take();
         }
-        if !slot.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            slot.waiting.push(context.waker().clone());
+        let is_inside = slot.polled_by == this_thread();
+        let is_known = |waiting: &Waiting| waiting.is_inside == is_inside && waiting.waker.will_wake(context.waker());
+        if !slot.waiting.iter().any(is_known) {
+            slot.waiting.push(Waiting { waker: context.waker().clone(), is_inside });
         }
         drop(slot);
         reader.into_iter().for_each(Waker::wake);

@@ -142,12 +142,42 @@ fn a_task_that_reads_a_request_ends_with_the_call() {
         .bind(&path)
         .unwrap();
     let client = bellrope::Client::connect(&path).unwrap();
-    for _ in 0..50 {
+    for expected in 1..=20 {
         let mut upload = client.client_stream("early", b"").unwrap();
         // The answer may be there already.
         let _ = upload.send(b"1");
-        assert_eq!(upload.finish().unwrap(), b"early");
-        drop(client.client_stream("early", b"").unwrap());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while alive.load(SeqCst) + cut.load(SeqCst) < expected {
+            assert!(Instant::now() < deadline, "no task began");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(upload);
+        none_is_left(&alive);
+        assert_eq!(cut.load(SeqCst), expected, "half a stream is no whole one");
     }
-    none_is_left(&alive);
+}
+
+/// In one task with the stream's reader, beside its block.
+#[tokio::test]
+async fn a_sender_beside_the_reader_is_told_as_others_are() {
+    let (hand, taken) = tokio::sync::oneshot::channel();
+    let stream = produce(async move |items| drop(hand.send(items.detach())));
+    let mut stream = std::pin::pin!(stream);
+    let mut next = async || std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await;
+    let sending = async {
+        let items = taken.await.unwrap();
+        for item in 0..100 {
+            items.send(item).await.unwrap();
+        }
+    };
+    let reading = async {
+        let mut all = Vec::new();
+        while let Some(item) = next().await {
+            all.push(item);
+        }
+        all
+    };
+    let both = async { tokio::join!(sending, reading).1 };
+    let all = tokio::time::timeout(Duration::from_secs(30), both).await.expect("nobody waits for ever");
+    assert!(all.into_iter().eq(0..100));
 }

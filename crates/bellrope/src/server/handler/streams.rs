@@ -182,6 +182,7 @@ pub(crate) enum FromCaller {
 /// answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the call is over: its request ends here, and is not whole")]
+#[non_exhaustive]
 pub struct CallerGone;
 
 impl ChunkReceiver {

@@ -63,8 +63,12 @@ impl Comparison<'_> {
             (Shape::Type(here_at), Shape::Type(there_at)) => {
                 let types = (self.here.types.get(*here_at as usize), self.there.types.get(*there_at as usize));
                 if let (Some(here), Some(there)) = types {
-                    if self.found.len() < MOST && self.seen.insert((*here_at, *there_at)) {
-                        self.inside(|inside| inside.forms(place, &here.form, &there.form));
+                    if self.depth >= MOST_DEPTH {
+                        self.is_cut = true;
+                    } else if self.found.len() < MOST && self.seen.insert((*here_at, *there_at)) {
+                        self.depth += 1;
+                        self.forms(place, &here.form, &there.form);
+                        self.depth -= 1;
                     }
                 }
             }
@@ -88,17 +92,6 @@ impl Comparison<'_> {
             self.found.push(words());
         } else {
             self.more += 1;
-        }
-    }
-
-    /// Compares what is inside a type, unless that is too deep.
-    fn inside(&mut self, compare: impl FnOnce(&mut Self)) {
-        if self.depth < MOST_DEPTH {
-            self.depth += 1;
-            compare(self);
-            self.depth -= 1;
-        } else {
-            self.is_cut = true;
         }
     }
 
