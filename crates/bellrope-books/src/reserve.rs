@@ -1,9 +1,7 @@
 //! What is spent and held of budgets. A request reserves what it may take before it is sent, and gives back what it did not
 //! take, so that requests at once cannot overrun a budget together. Knows no file and no clock.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::time::Duration;
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use bellrope_gateway::{Asker, AskerKind, Usage};
 
@@ -140,7 +138,9 @@ const MAX_COUNTERS: usize = 4_096;
 const FEWEST_OUTPUT: u64 = 256;
 /// No model's answer is longer. So much is held for one whose length nobody names, as long as there is room; then it is bounded.
 const LONGEST_OUTPUT: u64 = 131_072;
-/// When to ask again what others hold at the moment.
+/// For so many bounded answers room stays beside it.
+const OTHERS: u64 = 16;
+/// When to ask again what others hold.
 const HELD: Duration = Duration::from_secs(2);
 
 impl Budgets {
@@ -155,9 +155,10 @@ impl Budgets {
 
     /// Reserves what a request may take, of all budgets that it is for or of none.
     pub(crate) fn reserve(&mut self, now: i64, want: &Want<'_>) -> Reserved {
-        // Of an answer whose length nobody names the longest is held, or it is bounded: no other hold is a bound.
+        // Of an answer whose length nobody names the longest is held, if others need not wait for it, or it is bounded.
         let longest = Want { output: want.output.max(LONGEST_OUTPUT), ..*want };
-        let has_room = want.is_open && self.has_room(now, &longest);
+        let roomy = Want { output: longest.output.saturating_add(want.output.saturating_mul(OTHERS)), ..*want };
+        let has_room = want.is_open && self.has_room(now, &roomy);
         let want = if has_room { &longest } else { want };
         let mut notices = Vec::new();
         let (mut allowed, mut is_bounded, mut refusal) = (want.output, false, None);
@@ -194,10 +195,8 @@ impl Budgets {
         }
         let max_output = (allowed < want.output || is_bounded).then_some(allowed);
         if let Some(most) = max_output {
-            let reason = match allowed < want.output {
-                true => "a budget has no more left",
-                false => "a budget has no room for the longest, and the request names no number",
-            };
+            let no_room = "a budget has no room for the longest, and the request names no number";
+            let reason = if allowed < want.output { "a budget has no more left" } else { no_room };
             notices.push(format!("the answer has at most {most} tokens: {reason}"));
         }
         Reserved::Held { hold, max_output, notices }

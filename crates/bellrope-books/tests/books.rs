@@ -194,7 +194,7 @@ async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
 #[tokio::test]
 async fn sixteen_requests_at_once_that_name_no_number_cannot_overrun_a_budget() {
     // Far from its end, near it, and too small for any.
-    for limit in [10_000_000, 1_000_000, 200_000, 70_000, 10_000, 1_000] {
+    for limit in [10_000_000, 1_000_000, 920_000, 200_000, 140_000, 70_000, 10_000, 1_000] {
         let refused = ask_sixteen(limit, 100_000, None, Vec::new()).await;
         assert!(limit < 70_000 || refused == 0, "{limit}: {refused} were refused");
     }

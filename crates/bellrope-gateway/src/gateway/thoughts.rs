@@ -18,8 +18,9 @@ use crate::text::boundary;
 /// What is remembered of one thought, and of all of them, in bytes. The oldest are forgotten first.
 const MAX_THOUGHT: usize = 64 * 1024;
 const MAX_ALL: usize = 1024 * 1024;
-/// What an entry takes beside its text.
+/// What an entry takes beside its text, and what JSON takes beside its.
 const ENTRY: usize = 128;
+const DETAILS: usize = 512;
 
 /// The thoughts that led to calls. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -50,13 +51,20 @@ pub(super) struct CallLead {
 
 impl CallLead {
     fn bytes(&self) -> usize {
-        let length = |json: Option<&Value>| json.map_or(0, |json| json.to_string().len());
-        let parts = self.parts.iter().map(|part| match part {
-            Part::Reasoning { text, details } => text.len() + length(details.as_ref()),
-            _ => 0,
-        });
-        parts.sum::<usize>() + length(self.extra.as_ref())
+        bytes_of(&self.parts) + length(self.extra.as_ref())
     }
+}
+
+fn bytes_of(parts: &[Part]) -> usize {
+    let bytes = parts.iter().map(|part| match part {
+        Part::Reasoning { text, details } => text.len() + length(details.as_ref()),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+fn length(json: Option<&Value>) -> usize {
+    json.map_or(0, |json| DETAILS + json.to_string().len())
 }
 
 /// What one answer thinks.
@@ -86,37 +94,46 @@ impl Thinking {
                 self.bytes += more.len();
             }
             Chunk::ReasoningDetails { details } => {
-                let bytes = details.to_string().len();
+                let bytes = length(Some(details));
                 if bytes > MAX_THOUGHT - self.bytes {
                     return;
                 }
                 self.bytes += bytes;
                 self.parts.push(Part::Reasoning { text: take(&mut self.text), details: Some(details.clone()) });
                 // Some come behind the calls that they belong to.
-                self.calls.iter().for_each(|call| self.remember(provider, call));
+                let lead = self.lead();
+                self.calls.iter().for_each(|call| self.remember(provider, call, &lead));
             }
             Chunk::ToolCall(delta) => {
                 if let Some(id) = delta.id.as_ref().filter(|_| self.calls.len() < MAX_TOOL_CALLS) {
                     let call = (delta.index, id.clone(), None);
-                    self.remember(provider, &call);
+                    self.remember(provider, &call, &self.lead());
                     self.calls.push(call);
                 }
             }
             Chunk::ToolCallExtra { index, extra_content } => {
                 if let Some(at) = self.calls.iter().position(|(known, ..)| known == index) {
                     self.calls[at].2 = Some(extra_content.clone());
-                    self.remember(provider, &self.calls[at]);
+                    self.remember(provider, &self.calls[at], &self.lead());
                 }
             }
             _ => {}
         }
     }
 
-    fn remember(&self, provider: &str, (_, id, extra): &(u32, String, Option<Value>)) {
+    /// What leads to its calls so far, with its bytes: made once for all of them.
+    fn lead(&self) -> (Arc<[Part]>, usize) {
         let text = Some(&self.text).filter(|text| !text.is_empty());
         let rest = text.map(|text| Part::Reasoning { text: text.clone(), details: None });
-        let parts = self.parts.iter().cloned().chain(rest).collect();
-        self.thoughts.remember(&self.asker, provider, id, CallLead { parts, extra: extra.clone() });
+        let parts: Arc<[Part]> = self.parts.iter().cloned().chain(rest).collect();
+        let bytes = bytes_of(&parts);
+        (parts, bytes)
+    }
+
+    fn remember(&self, provider: &str, (_, id, extra): &(u32, String, Option<Value>), lead: &(Arc<[Part]>, usize)) {
+        let (parts, bytes) = lead;
+        let thought = CallLead { parts: Arc::clone(parts), extra: extra.clone() };
+        self.thoughts.keep(&self.asker, provider, id, thought, bytes + length(extra.as_ref()));
     }
 }
 
@@ -124,6 +141,10 @@ impl Thoughts {
     /// Remembers what led to this provider's call with this id.
     pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, thought: CallLead) {
         let bytes = thought.bytes();
+        self.keep(asker, provider, id, thought, bytes);
+    }
+
+    fn keep(&self, asker: &Asker, provider: &str, id: &str, thought: CallLead, bytes: usize) {
         if bytes == 0 || bytes > MAX_THOUGHT || id.is_empty() {
             return;
         }

@@ -32,6 +32,12 @@ impl ReasoningDetails {
     pub(super) fn take(&mut self, list: &RawValue) -> bool {
         let mut has_room = true;
         let mut one = |item: &RawValue| {
+            // As text, before it is read: what is nested takes many times its length.
+            self.bytes = self.bytes.saturating_add(item.get().len());
+            if self.bytes > MAX_BYTES {
+                has_room = false;
+                return;
+            }
             let Ok(Value::Object(item)) = serde_json::from_str(&repaired(item.get())) else { return };
             has_room &= self.add(item);
         };
@@ -46,9 +52,7 @@ impl ReasoningDetails {
     }
 
     fn add(&mut self, item: Map<String, Value>) -> bool {
-        let length = |value: &Value| value.as_str().map_or(16, str::len);
-        self.bytes += item.iter().map(|(name, value)| name.len() + length(value)).sum::<usize>();
-        if self.bytes > MAX_BYTES || self.count >= MAX_ITEMS {
+        if self.count >= MAX_ITEMS {
             return false;
         }
         match self.items.last_mut().filter(|last| goes_on(last, &item)) {
@@ -123,7 +127,8 @@ mod tests {
 
     #[test]
     fn they_are_bounded_in_bytes_and_in_number() {
-        for item in [json!([{"type": "reasoning.text", "text": "x".repeat(10_000)}]), json!([{"data": "x"}])] {
+        let nested = json!([{"type": "t", "junk": vec![0; 10_000]}]);
+        for item in [json!([{"type": "reasoning.text", "text": "x".repeat(10_000)}]), json!([{"data": "x"}]), nested] {
             let mut details = ReasoningDetails::default();
             let item = item.to_string();
             let refused = (0..1_000).filter(|_| !raw(&item, |item| details.take(item)).unwrap()).count();

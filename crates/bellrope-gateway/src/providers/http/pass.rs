@@ -419,10 +419,15 @@ impl Passing {
             _ if self.end.has_come() => Closing::Failed(ServerStop::error()),
             Ok(Ok(Some(bytes))) => {
                 self.rest += if rest_until.is_some() { bytes.len() } else { 0 };
+                let bytes = self.watch.take_in(&bytes);
                 if self.rest > MAX_REST {
                     self.response = None;
+                    if self.watch.is_failing() {
+                        // Nothing more is read that could end it.
+                        return Some([&*bytes, &*self.watch.finish(Closing::Ended)].concat().into());
+                    }
                 }
-                return Some(self.watch.take_in(&bytes));
+                return Some(bytes);
             }
             Ok(Ok(None)) => Closing::Ended,
             Ok(Err(error)) => Closing::Broken(root_cause(&error)),

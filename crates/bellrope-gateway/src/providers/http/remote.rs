@@ -156,7 +156,8 @@ impl Remote {
         let none = || ProviderError::NoCredentials { provider: self.name.clone() };
         let key = from_tool.key.as_ref().ok_or_else(none)?;
         let is_same = self.speaks(from_tool.format);
-        if !is_same && self.server.at_inventor && key.secrets().any(|secret| is_anothers(self.kind, secret)) {
+        let goes = sent_key(self.kind, key).filter(|_| !is_same && self.server.at_inventor);
+        if goes.is_some_and(|secret| is_anothers(self.kind, secret)) {
             return Err(none());
         }
         let keys = keys(self.kind, key, is_same).ok_or_else(none)?;
@@ -276,6 +277,14 @@ fn is_anothers(kind: ProviderKind, key: &Secret) -> bool {
     match kind {
         ProviderKind::Anthropic => !is_anthropics,
         _ => is_anthropics,
+    }
+}
+
+/// Which of a tool's keys goes to a provider whose format is another one.
+fn sent_key(kind: ProviderKind, key: &ToolKey) -> Option<&Secret> {
+    match kind.format().key_header().0 != AUTHORIZATION {
+        true => key.key().or(key.bearer()),
+        false => key.bearer().or(key.key()),
     }
 }
 
