@@ -178,7 +178,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         "Lines of the log that were lost, because the lines before them were not read or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let listening = usize::from(health.is_some()) + api_port.map_or(0, |_| api_port::threads(api_threads));
-    process::check_memory(OF_A_THREAD * listening + BESIDE_THREADS).context("starting what listens, and serving")?;
+    // And one that keeps the server small.
+    process::check_memory(OF_A_THREAD * (listening + 1) + BESIDE_THREADS)
+        .context("starting what listens, and serving")?;
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let start_api = |port| ApiPort::start(port, api_threads, of_port, keys, &server.metrics());
     let api_port = api_port.map(start_api).transpose()?;

@@ -28,8 +28,9 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     done.unwrap_or_else(|| work.take().expect("it was not begun")())
 }
 
-/// Memory that there has to be for a thread: twice what its stack takes, so that something is left for what it does.
-const LEAST_MEMORY: usize = 4 << 20;
+/// Memory that there has to be for a thread: several times what its stack takes, so that something is left for what it does. With a
+/// limit on address space it gets that in large pieces.
+const LEAST_MEMORY: usize = 8 << 20;
 
 /// Whether this process may have so much more memory. It is not touched.
 fn is_to_spare(bytes: usize) -> bool {

@@ -73,8 +73,8 @@ pub(super) fn place(cpu: Option<usize>) {
 
 /// What a thread takes beside its stack: another one for signals, a guard, and what it allocates as it begins.
 const BESIDE_A_STACK: usize = 64 * 1024;
-/// What the server takes beside its threads before it has a connection.
-const BESIDE_THREADS: usize = 1 << 20;
+/// What the server takes beside the stacks of its threads before it has a connection, their own pieces of the heap among it.
+const BESIDE_THREADS: usize = 4 << 20;
 /// What the system gives a thread for its stack where nobody says anything.
 const USUAL_STACK: usize = 2 << 20;
 
