@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// How long the word that an answer ends here may take to go out.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long the last rows of the ledger may take.
 const BOOKS: Duration = Duration::from_secs(2);
 /// How long what is to be said at a terminal may take before the log goes to its file.

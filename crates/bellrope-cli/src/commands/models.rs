@@ -83,6 +83,7 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
 fn providers(list: &ModelList) -> Vec<String> {
     let models = list.models.iter().map(|model| model.provider.clone());
     let mut names: Vec<_> = models.chain(list.faults.iter().map(|fault| fault.provider.clone())).collect();
+    names.sort();
     names.dedup();
     names
 }

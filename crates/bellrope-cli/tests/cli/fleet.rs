@@ -180,7 +180,6 @@ fn what_is_under_way_has_as_long_as_the_settings_say_when_an_instance_is_told_to
         let finished = chat.finish();
         assert_eq!(finished.code == Some(0), code, "{seconds} {finished:?}");
         instance.finish();
-        assert!(code || told.elapsed() < std::time::Duration::from_secs(5), "{:?}", told.elapsed());
     }
 }
 
@@ -409,21 +408,7 @@ fn the_budget_of_a_token_counts_whichever_server_of_the_fleet_asks_with_it() {
 }
 
 #[test]
-fn files_of_a_fleet_that_are_not_there_are_wrong_settings() {
-    let home = Home::new();
-    let text =
-        "[fleet]\nservers = [\"nats://127.0.0.1:1\"]\ncredentials = \"/no/such.creds\"\nca_file = \"/no/such.pem\"\n";
-    let file = home.config(text);
-    let file = file.to_str().unwrap();
-    let error = home.run(["config", "check", file]).failed(2);
-    for part in [
-        ":3:1: fleet.credentials names /no/such.creds, which cannot be used: ",
-        ":4:1: fleet.ca_file names /no/such.pem",
-    ] {
-        assert!(error.contains(part), "{error}");
-    }
-    let error = home.run(["serve", "--config", file]).failed(2);
-    assert!(error.contains("fleet.credentials names /no/such.creds"), "{error}");
-    let error = home.run(["fleet", "list"]).failed(2);
+fn a_fleet_that_is_asked_without_an_address_is_wrong_usage() {
+    let error = Home::new().run(["fleet", "list"]).failed(2);
     assert!(error.contains("no NATS server is named; give --fleet, or set fleet.servers"), "{error}");
 }
