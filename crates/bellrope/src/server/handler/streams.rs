@@ -216,8 +216,9 @@ impl ChunkReceiver {
     ///             Ok::<_, bellrope::server::CallerGone>(bytes)
     ///         });
     ///         // An answer that comes before the end of the request ends the task, too.
-    ///         let bytes = task.await.map_err(bellrope::HandlerError::failure)?;
-    ///         Ok(bytes.map_err(bellrope::HandlerError::failure)?.to_string().into_bytes())
+    ///         let bytes = task.await.expect("it does not panic");
+    ///         let bytes = bytes.map_err(|gone| bellrope::HandlerError::failure(gone.to_string()))?;
+    ///         Ok(bytes.to_string().into_bytes())
     ///     })
     ///     .bind(&path)?;
     /// # let client = bellrope::Client::connect(&path)?;
