@@ -34,9 +34,11 @@ const LEAST_MEMORY: usize = 8 << 20;
 
 /// Whether this process may have so much more memory. It is not touched.
 fn is_to_spare(bytes: usize) -> bool {
-    let mut room = Vec::<u8>::new();
-    let reserved = room.try_reserve_exact(bytes);
-    std::hint::black_box(&room);
+    // In pieces: the C library keeps as much memory for later as the largest piece that it was given back.
+    const PIECE: usize = 1 << 20;
+    let mut pieces = vec![Vec::<u8>::new(); bytes.div_ceil(PIECE)];
+    let reserved = pieces.iter_mut().try_for_each(|piece| piece.try_reserve_exact(PIECE));
+    std::hint::black_box(&pieces);
     reserved.is_ok()
 }
 

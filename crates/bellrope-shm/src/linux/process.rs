@@ -144,9 +144,11 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 /// # Errors
 /// It may not; the error names the limit.
 pub fn check_memory(bytes: usize) -> io::Result<()> {
-    let mut room = Vec::<u8>::new();
-    let found = room.try_reserve_exact(bytes);
-    std::hint::black_box(&room);
+    // In pieces: the C library keeps as much memory for later as the largest piece that it was given back.
+    const PIECE: usize = 1 << 20;
+    let mut pieces = vec![Vec::<u8>::new(); bytes.div_ceil(PIECE)];
+    let found = pieces.iter_mut().try_for_each(|piece| piece.try_reserve_exact(PIECE));
+    std::hint::black_box(&pieces);
     found.map_err(|_| {
         let limits = [
             (Resource::Data, "data", "RLIMIT_DATA, ulimit -d"),
