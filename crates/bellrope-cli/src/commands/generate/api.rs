@@ -71,7 +71,7 @@ impl Api {
         let keys: Vec<_> = described.values().map(|method| note(&method.schema, &mut found)).collect();
         let places: HashMap<_, _> = found.keys().cloned().zip(0_u32..).collect();
         // Each of them was noted with its schema, whose own places it has.
-        let types = found.into_iter().map(|((name, _), (form, keys))| {
+        let types = found.into_iter().map(|((name, ..), (form, keys))| {
             let moved = Moved { places: &places, keys: &keys };
             Named { name, form: moved.form(&form) }
         });
@@ -137,8 +137,9 @@ fn are_clear(fields: &[(String, Shape)]) -> bool {
     !fields.iter().any(|(name, _)| name.contains('|') && name.contains('#'))
 }
 
-/// What tells types apart: their name, and a number for all that they are made of.
-type Key = (String, u128);
+/// What tells types apart: their name, their own form, and a number for all that they are made of. Types of one name have their
+/// order by it.
+type Key = (String, String, u128);
 
 /// Types by what tells them apart, each with the keys of all types of its schema.
 type FoundTypes = BTreeMap<Key, (Form, Rc<[Key]>)>;
@@ -147,7 +148,8 @@ type FoundTypes = BTreeMap<Key, (Form, Rc<[Key]>)>;
 fn note(schema: &Schema, found: &mut FoundTypes) -> Rc<[Key]> {
     let names: Vec<_> = (0..schema.types.len()).map(|at| own_name(schema, at)).collect();
     let outlines: Vec<_> = schema.types.iter().zip(&names).map(|(ty, name)| Outline::of(name, &ty.form)).collect();
-    let keys: Rc<[Key]> = names.into_iter().enumerate().map(|(at, name)| (name, number(&outlines, at))).collect();
+    let keys: Rc<[Key]> =
+        names.into_iter().enumerate().map(|(at, name)| (name, own_form(schema, at), number(&outlines, at))).collect();
     let mut needed = Needed { schema, seen: vec![false; schema.types.len()] };
     match (&schema.request, arguments(schema, &Moved { places: &HashMap::new(), keys: &keys })) {
         (Shape::Type(at), Arguments::Fields(_)) => needed.form(&schema.types[*at as usize].form),
@@ -223,6 +225,16 @@ fn each_type(shape: &Shape, call: &mut dyn FnMut(u32)) {
         Shape::Tuple(shapes) => shapes.iter().for_each(|shape| each_type(shape, call)),
         _ => {}
     }
+}
+
+/// The form of a type, in which types are named by when they came first.
+fn own_form(schema: &Schema, start: usize) -> String {
+    let mut seen = HashMap::from([(start as u32, 0)]);
+    let form = map_form(&schema.types[start].form, &mut |at| {
+        let count = seen.len() as u32;
+        Shape::Type(*seen.entry(at).or_insert(count))
+    });
+    format!("{form:?}")
 }
 
 /// A type without those that it names.
