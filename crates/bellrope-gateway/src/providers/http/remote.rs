@@ -300,14 +300,11 @@ fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
         headers.insert(name.clone(), value);
         Some(())
     };
-    match (key.key(), key.bearer()) {
-        (key, bearer) if has_own && is_same => {
-            key.map(|key| add(&own, before, key));
-            bearer.map(|bearer| add(&AUTHORIZATION, "Bearer ", bearer));
-        }
-        (Some(key), _) if has_own => add(&own, before, key)?,
-        (_, Some(bearer)) | (Some(bearer), None) => add(&own, before, bearer)?,
-        (None, None) => return None,
+    if has_own && is_same {
+        key.key().map(|key| add(&own, before, key));
+        key.bearer().map(|bearer| add(&AUTHORIZATION, "Bearer ", bearer));
+    } else {
+        add(&own, before, sent_key(kind, key)?)?;
     }
     (!headers.is_empty()).then_some(headers)
 }
