@@ -68,7 +68,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let mut server = ServerProcess::start_configured(false, config)?;
     let before = rest(&mut server, Duration::ZERO, |_| true)?;
     forget_peak(&server)?;
-    let Siege { small, large, fewest, parts } = besiege(&server, course, course.time(20.0, 5.0))?;
+    let SentTally { small, large, fewest, parts } = send_all(&server, course, course.time(20.0, 5.0))?;
     let peak = peak_kb(&server)? as f64;
     quiet(&mut server, 0, PATIENCE)?;
 
@@ -116,7 +116,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 }
 
 /// What came of all senders.
-struct Siege {
+struct SentTally {
     small: Tally,
     large: Tally,
     /// Calls that ended, of the sender with fewest.
@@ -133,7 +133,7 @@ struct Parts {
     looks: u64,
 }
 
-fn besiege(server: &ServerProcess, course: Course, time: Duration) -> anyhow::Result<Siege> {
+fn send_all(server: &ServerProcess, course: Course, time: Duration) -> anyhow::Result<SentTally> {
     let config = course.client(server.socket());
     let stop = AtomicBool::new(false);
     let gate = Barrier::new((SMALL_THREADS + LARGE_SENDERS) as usize + 1);
@@ -149,17 +149,17 @@ fn besiege(server: &ServerProcess, course: Course, time: Duration) -> anyhow::Re
         let parts = watch(server, time, &bar);
         // Whatever became of watching: they are waited for.
         stop.store(true, Relaxed);
-        let mut siege =
-            Siege { small: Tally::default(), large: Tally::default(), fewest: u64::MAX, parts: Parts::default() };
-        for (threads, tally) in [(small, &mut siege.small), (large, &mut siege.large)] {
+        let mut sent =
+            SentTally { small: Tally::default(), large: Tally::default(), fewest: u64::MAX, parts: Parts::default() };
+        for (threads, tally) in [(small, &mut sent.small), (large, &mut sent.large)] {
             for thread in threads {
                 let (part, fewest) = thread.join().map_err(|_| anyhow!("a sender panicked"))??;
                 tally.add(part);
-                siege.fewest = siege.fewest.min(fewest);
+                sent.fewest = sent.fewest.min(fewest);
             }
         }
-        siege.parts = parts?;
-        Ok(siege)
+        sent.parts = parts?;
+        Ok(sent)
     })
 }
 

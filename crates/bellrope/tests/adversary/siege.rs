@@ -5,8 +5,8 @@
 //! `BELLROPE_SIEGE_SECONDS=n` is how long each of the two lasts. `BELLROPE_SIEGE_KINDS=calls,streams` leaves it to the kinds
 //! whose names have one of these words (empty: all), and lets them in whatever they break, to find out which delays others.
 
-mod besiegers;
-mod townsfolk;
+mod attackers;
+mod honest_clients;
 
 use std::{
     collections::BTreeMap,
@@ -27,11 +27,11 @@ use bellrope_testkit::{
 use fastrand::Rng;
 
 use crate::{one_at_a_time, say, say_nothing_of_handlers_that_panic};
-use besiegers::{Besieger, KINDS};
-use townsfolk::{Errand, Took};
+use attackers::{AttackKind, KINDS};
+use honest_clients::{Task, Took};
 
-const BESIEGERS: &str = "besiegers";
-const NEIGHBOURS: &str = "neighbours";
+const ATTACKERS: &str = "attackers";
+const CONTROL: &str = "control";
 /// Connections of either.
 const CONNECTIONS: usize = 200;
 const TEST: &str = "siege::honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connections";
@@ -40,20 +40,20 @@ const ONLY: &str = "BELLROPE_SIEGE_KINDS";
 /// What either is told: how long it lasts, and to how much CPU time in a second of it the two processes may come.
 const LENGTH_MS: &str = "BELLROPE_SIEGE_MS";
 const CPU_US: &str = "BELLROPE_SIEGE_CPU_US";
-/// And how many handshakes in a second there may be, those of whoever runs errands among them.
+/// And how many handshakes in a second there may be, those of the honest clients among them.
 const HANDSHAKES: &str = "BELLROPE_SIEGE_HANDSHAKES";
 const DID: &str = "what came of it: ";
-/// Errands of each kind that have to be run beside either, at the least.
+/// Tasks of each kind that have to be run beside either, at the least.
 const FEWEST: usize = 20;
 
 // Faults 31, 32, 33, 47, 59, 60, 62, 63, 65, 69.
 #[test]
 fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connections() {
-    if let Some(path) = role::is_played_here(BESIEGERS) {
-        return besiege(Path::new(&path));
+    if let Some(path) = role::is_played_here(ATTACKERS) {
+        return attack_without_end(Path::new(&path));
     }
-    if let Some(path) = role::is_played_here(NEIGHBOURS) {
-        return townsfolk::live_next_door(Path::new(&path), CONNECTIONS);
+    if let Some(path) = role::is_played_here(CONTROL) {
+        return honest_clients::keep_busy(Path::new(&path), CONNECTIONS);
     }
     let _alone = one_at_a_time();
     let seconds = std::env::var(SECONDS).ok().map_or(3, |value| value.parse().expect("a number"));
@@ -68,7 +68,7 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     }
     let server = serve(config);
     say_nothing_of_handlers_that_panic();
-    let (hostile, pace, lives) = beside(&server, BESIEGERS, length, Pace::default());
+    let (hostile, pace, lives) = beside(&server, ATTACKERS, length, Pace::default());
     let lives: BTreeMap<&str, u64> =
         kinds().iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
     let counts = server.server.metrics().snapshot();
@@ -88,16 +88,16 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     }
     assert!(lives.values().all(|lives| *lives > 0), "every kind of attack was made: {lives:?}");
     eventually("nobody hostile is left", || server.server.metrics().active_connections() == 0);
-    let (peaceful, control, _) = beside(&server, NEIGHBOURS, length, pace);
+    let (peaceful, control, _) = beside(&server, CONTROL, length, pace);
     say(&format!("in a second beside the hostile: {pace:?}; beside the others: {control:?}"));
-    for errand in Errand::ALL {
-        let p99 = |took: &Took| took.percentile(errand, 99);
+    for task in Task::ALL {
+        let p99 = |took: &Took| took.percentile(task, 99);
         say(&format!(
             "{}: p50 {} us, p99 {} us beside {CONNECTIONS} hostile connections; p50 {} us, p99 {} us beside as many well-behaved ones; p99 {:.2} x",
-            errand.name(),
-            hostile.percentile(errand, 50),
+            task.name(),
+            hostile.percentile(task, 50),
             p99(&hostile),
-            peaceful.percentile(errand, 50),
+            peaceful.percentile(task, 50),
             p99(&peaceful),
             p99(&hostile) as f64 / p99(&peaceful).max(1) as f64
         ));
@@ -112,7 +112,7 @@ struct Pace {
     handshakes: u64,
 }
 
-/// Runs honest errands while another process plays this part. Answers how long they took, what was done in a second, and what
+/// Runs honest tasks while another process plays this part. Answers how long they took, what was done in a second, and what
 /// the other says that it did. Those that are well-behaved do as much.
 fn beside(server: &TestServer, part: &str, length: Duration, pace: Pace) -> (Took, Pace, String) {
     let more = [
@@ -132,7 +132,7 @@ fn beside(server: &TestServer, part: &str, length: Duration, pace: Pace) -> (Too
     // Connections are numbered.
     let handshakes = || shake_hands(&server.path, "counter").2.connection;
     let (began, before, first) = (Instant::now(), cpu_us(), handshakes());
-    let took = townsfolk::run_errands(&server.path, length - length / 4, FEWEST);
+    let took = honest_clients::run_tasks(&server.path, length - length / 4, FEWEST);
     let (took_us, used) = (began.elapsed().as_micros().max(1) as u64, cpu_us() - before);
     let a_second = |all: u64| all * 1_000_000 / took_us;
     let pace = Pace { cpu_us: a_second(used), handshakes: a_second(handshakes() - first) };
@@ -140,7 +140,7 @@ fn beside(server: &TestServer, part: &str, length: Duration, pace: Pace) -> (Too
 }
 
 /// The hostile process: each connection makes its attack, and when it is put out, again.
-fn besiege(path: &Path) {
+fn attack_without_end(path: &Path) {
     // What is done to them they do not expect, and it is of no interest.
     std::panic::set_hook(Box::new(|_| {}));
     let kinds = kinds();
@@ -165,7 +165,7 @@ fn besiege(path: &Path) {
 }
 
 /// Those that attack.
-fn kinds() -> Vec<&'static Besieger> {
+fn kinds() -> Vec<&'static AttackKind> {
     let only = std::env::var(ONLY).unwrap_or_default();
     KINDS.iter().filter(|kind| only.split(',').any(|word| kind.0.contains(word))).collect()
 }

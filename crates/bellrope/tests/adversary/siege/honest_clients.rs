@@ -18,12 +18,12 @@ use fastrand::Rng;
 
 use super::{CPU_US, DID, HANDSHAKES, LENGTH_MS, cpu_time_us};
 
-/// Milliseconds between two errands of one client.
+/// Milliseconds between two tasks of one client.
 const PAUSE_MS: std::ops::Range<u64> = 1..4;
 
 /// What an honest client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum Task {
     Unary,
     OverTheSocket,
     Async,
@@ -31,7 +31,7 @@ pub(super) enum Errand {
     Handshake,
 }
 
-impl Errand {
+impl Task {
     pub(super) const ALL: [Self; 5] = [Self::Unary, Self::OverTheSocket, Self::Async, Self::Stream, Self::Handshake];
 
     pub(super) fn name(self) -> &'static str {
@@ -72,31 +72,31 @@ impl Errand {
     }
 }
 
-/// How long errands took, in microseconds, each kind from the shortest to the longest.
-pub(super) struct Took([Vec<u64>; Errand::ALL.len()]);
+/// How long tasks took, in microseconds, each kind from the shortest to the longest.
+pub(super) struct Took([Vec<u64>; Task::ALL.len()]);
 
 impl Took {
-    pub(super) fn percentile(&self, errand: Errand, percent: usize) -> u64 {
-        let sorted = &self.0[errand as usize];
+    pub(super) fn percentile(&self, task: Task, percent: usize) -> u64 {
+        let sorted = &self.0[task as usize];
         sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
     }
 }
 
-/// Runs errands of every kind at the same time for so long, and at the least so many of each. All succeed.
-pub(super) fn run_errands(path: &Path, length: Duration, fewest: usize) -> Took {
+/// Runs tasks of every kind at the same time for so long, and at the least so many of each. All succeed.
+pub(super) fn run_tasks(path: &Path, length: Duration, fewest: usize) -> Took {
     let deadline = Instant::now() + length;
     std::thread::scope(|scope| {
-        let runs = Errand::ALL.map(|errand| {
+        let runs = Task::ALL.map(|task| {
             scope.spawn(move || {
                 let mut config = ClientConfig::new(path);
-                if errand == Errand::OverTheSocket {
+                if task == Task::OverTheSocket {
                     config.transport = Transport::Stream;
                 }
-                let client = Client::with(config).unwrap_or_else(|error| panic!("{}: {error}", errand.name()));
-                let (mut rng, mut took) = (Rng::with_seed(errand as u64), Vec::new());
+                let client = Client::with(config).unwrap_or_else(|error| panic!("{}: {error}", task.name()));
+                let (mut rng, mut took) = (Rng::with_seed(task as u64), Vec::new());
                 while Instant::now() < deadline || took.len() < fewest {
                     let began = Instant::now();
-                    errand.run(path, &client).unwrap_or_else(|error| panic!("number {}: {error}", took.len()));
+                    task.run(path, &client).unwrap_or_else(|error| panic!("number {}: {error}", took.len()));
                     took.push(u64::try_from(began.elapsed().as_micros()).unwrap());
                     std::thread::sleep(Duration::from_millis(rng.u64(PAUSE_MS)));
                 }
@@ -110,7 +110,7 @@ pub(super) fn run_errands(path: &Path, length: Duration, fewest: usize) -> Took 
 
 /// The well-behaved process: so many connections that call, as often as it takes to come to the CPU time that it was told. As
 /// long as there were fewer handshakes than it was told, connections are made anew.
-pub(super) fn live_next_door(path: &Path, connections: usize) {
+pub(super) fn keep_busy(path: &Path, connections: usize) {
     let (length, most_us) = (Duration::from_millis(role::number(LENGTH_MS)), role::number(CPU_US));
     let (own, server) = (std::process::id(), std::os::unix::process::parent_id());
     let used = || cpu_time_us(own) + cpu_time_us(server);

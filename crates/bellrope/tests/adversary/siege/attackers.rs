@@ -17,9 +17,9 @@ use fastrand::Rng;
 use crate::peer::Peer;
 
 /// A kind of attack: its name, and one connection's life.
-pub(super) type Besieger = (&'static str, fn(&Path, &mut Rng));
+pub(super) type AttackKind = (&'static str, fn(&Path, &mut Rng));
 
-pub(super) const KINDS: &[Besieger] = &[
+pub(super) const KINDS: &[AttackKind] = &[
     ("silent handshake", |path, _| {
         let socket = connect(path);
         hold(|| is_gone(&socket));
