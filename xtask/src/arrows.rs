@@ -45,7 +45,7 @@ const TABLE: &[Row] = &[
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-books", imports: &["bellrope", "bellrope-gateway"], outside: Outside::Free },
     Row { package: "bellrope-fleet", imports: &["bellrope"], outside: Outside::Free },
-    Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
+    Row { package: "bellrope-terminal", imports: &["bellrope-shm"], outside: Outside::Free },
     Row {
         package: "bellrope-measure",
         imports: &[

@@ -2,6 +2,8 @@
 
 use std::{panic, thread};
 
+use bellrope_shm::process;
+
 /// Does this on a thread of its own, and waits for it.
 ///
 /// It is for what allocates much once and frees it again, such as reading a command line. The C library keeps some small
@@ -15,7 +17,7 @@ use std::{panic, thread};
 /// # Panics
 /// If `work` does.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    if !is_to_spare(LEAST_MEMORY) {
+    if process::check_memory(LEAST_MEMORY).is_err() {
         return work();
     }
     let mut work = Some(work);
@@ -31,16 +33,6 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// Memory that there has to be for a thread: several times what its stack takes, so that something is left for what it does. With a
 /// limit on address space it gets that in large pieces.
 const LEAST_MEMORY: usize = 8 << 20;
-
-/// Whether this process may have so much more memory. It is not touched.
-fn is_to_spare(bytes: usize) -> bool {
-    // In pieces: the C library keeps as much memory for later as the largest piece that it was given back.
-    const PIECE: usize = 1 << 20;
-    let mut pieces = vec![Vec::<u8>::new(); bytes.div_ceil(PIECE)];
-    let reserved = pieces.iter_mut().try_for_each(|piece| piece.try_reserve_exact(PIECE));
-    std::hint::black_box(&pieces);
-    reserved.is_ok()
-}
 
 #[cfg(test)]
 mod tests {
