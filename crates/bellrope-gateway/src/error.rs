@@ -73,7 +73,7 @@ pub enum ProviderError {
         known: u32,
     },
     /// The request contradicts itself or leaves out what is needed.
-    #[error("the request is invalid: {reason}")]
+    #[error("{reason}")]
     InvalidRequest {
         /// What is wrong with it.
         reason: Excerpt,

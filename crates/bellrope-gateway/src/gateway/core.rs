@@ -353,7 +353,7 @@ impl Gateway {
                 }
             }
         }
-        let reason = format!("budgets send it on from model to model, over {MAX_MOVES} times");
+        let reason = format!("budgets send the request on from model to model, over {MAX_MOVES} times");
         Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) })
     }
 
@@ -363,7 +363,7 @@ impl Gateway {
             return Err(ProviderError::UnsupportedVersion { asked: request.version, known: WIRE_VERSION });
         }
         if request.messages.is_empty() {
-            return Err(ProviderError::InvalidRequest { reason: "it has no messages".into() });
+            return Err(ProviderError::InvalidRequest { reason: "the request has no messages".into() });
         }
         if let Some(n) = request.n.filter(|n| *n > 1) {
             let reason = format!("n is {n}, and one answer is made at a time; leave it out, or ask {n} times");

@@ -50,7 +50,7 @@ async fn vectors(
         return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
     }
     if input.is_empty() {
-        return Err(ProviderError::InvalidRequest { reason: "it has no input".into() });
+        return Err(ProviderError::InvalidRequest { reason: "the request has no input".into() });
     }
     let wanted = input.len();
     let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);

@@ -142,7 +142,7 @@ impl Upstream {
             Ok(sent) => sent,
             Err(fault) => {
                 // The gateway's own name of a field of another name.
-                let is_named = is_named(&fault) || fault.starts_with("the request is invalid: stop ");
+                let is_named = is_named(&fault) || fault.starts_with("stop ");
                 return if is_named { "refused".to_owned() } else { format!("refused by {fault}") };
             }
         };

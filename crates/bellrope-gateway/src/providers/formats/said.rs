@@ -161,7 +161,7 @@ pub(super) fn invalid(reason: &str) -> ProviderError {
 
 /// A request that cannot be written as JSON.
 pub(super) fn unwritable(error: &serde_json::Error) -> ProviderError {
-    invalid(&error.to_string())
+    invalid(&format!("the request cannot be written: {error}"))
 }
 
 fn misplaced(what: &str, role: Role) -> ProviderError {
