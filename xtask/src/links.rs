@@ -1,4 +1,5 @@
-//! Every relative link in the documents leads to a file that is there, and to a heading that is there if it names one.
+//! Every relative link in the documents leads to a file that is there, and to a heading that is there if it names one. Every
+//! source file that they name in backquotes is there, too.
 
 use std::{
     collections::BTreeSet,
@@ -14,17 +15,29 @@ use crate::{documents, found::Found, sources};
 pub fn check(root: &Path) -> anyhow::Result<Found> {
     let documents = documents::all(root)?;
     let mut found = Found::default();
-    let mut checked = 0;
+    let (mut checked, mut named) = (0, 0);
+    let known = sources::files(root, "rs")?;
     for document in &documents {
-        for (line, link) in links(&sources::text(document)?) {
+        let place = document.strip_prefix(root).unwrap_or(document).display();
+        let text = sources::text(document)?;
+        for (line, link) in links(&text) {
             if is_relative(&link) {
                 checked += 1;
-                let place = document.strip_prefix(root).unwrap_or(document).display();
                 found.faults.extend(fault(document, &link)?.map(|fault| format!("{place}:{line}: {link}: {fault}")));
             }
         }
+        // What has changed was once as it says.
+        if document.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        for (line, file) in files_named(&text) {
+            named += 1;
+            if !known.iter().any(|known| known.ends_with(&file)) {
+                found.faults.push(format!("{place}:{line}: `{file}`: there is no such file"));
+            }
+        }
     }
-    found.summary = format!("{checked} links in {} documents", documents.len());
+    found.summary = format!("{checked} links and {named} names of source files in {} documents", documents.len());
     Ok(found)
 }
 
@@ -48,14 +61,38 @@ fn fault(document: &Path, link: &str) -> anyhow::Result<Option<String>> {
     Ok((!anchors.contains(anchor)).then(|| "there is no such heading".to_owned()))
 }
 
-/// The lines of a document outside its code blocks, each with its number and without code in backquotes.
-fn prose(text: &str) -> impl Iterator<Item = (usize, String)> {
+/// The lines of a document outside its code blocks, each with its number.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {
         let fence = line.trim_start().starts_with("```");
         in_code ^= fence;
-        (!in_code && !fence).then(|| (index + 1, line.split('`').step_by(2).collect::<Vec<_>>().join("`")))
+        (!in_code && !fence).then_some((index + 1, line))
     })
+}
+
+/// The same without code in backquotes.
+fn prose(text: &str) -> impl Iterator<Item = (usize, String)> {
+    lines(text).map(|(number, line)| (number, line.split('`').step_by(2).collect::<Vec<_>>().join("`")))
+}
+
+/// The source files that a document names in backquotes, each with its line: `ring/producer.rs`, `a/{b,c}.rs`.
+fn files_named(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in lines(text) {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./{},".contains(c);
+        let named =
+            line.split('`').skip(1).step_by(2).filter(|code| code.ends_with(".rs") && code.chars().all(is_part));
+        found.extend(named.flat_map(alternatives).map(|file| (number, file)));
+    }
+    found
+}
+
+/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn alternatives(name: &str) -> Vec<String> {
+    let Some((before, rest)) = name.split_once('{') else { return vec![name.to_owned()] };
+    let Some((words, after)) = rest.split_once('}') else { return vec![name.to_owned()] };
+    words.split(',').flat_map(|word| alternatives(&format!("{before}{word}{after}"))).collect()
 }
 
 /// The targets of all links of a document, each with its line: `[text](target)`, `![](target)`, `[label]: target`.
@@ -114,6 +151,13 @@ mod tests {
         let targets: Vec<_> = links(text).into_iter().collect();
         let expected = [(1, "one.md"), (1, "two.png"), (2, "three.rs#x"), (6, "four.md")];
         assert_eq!(targets, expected.map(|(line, target)| (line, target.to_owned())));
+    }
+
+    #[test]
+    fn source_files_are_found_in_backquotes() {
+        let text = "see `a/{b,c}/{d,e}.rs`, [`f.rs`](g.rs) and `h::i`, `say j.rs`\n```\n`k.rs`\n```\n";
+        let named = files_named(text).into_iter().map(|(_, file)| file).collect::<Vec<_>>();
+        assert_eq!(named, ["a/b/d.rs", "a/b/e.rs", "a/c/d.rs", "a/c/e.rs", "f.rs"]);
     }
 
     #[test]
