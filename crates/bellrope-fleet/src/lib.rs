@@ -6,6 +6,7 @@
 //!
 //! The crate knows nothing of AI, and the server nothing of fleets: on both sides calls go through the server's own socket
 //! or handlers, with the limits, breakers and counters that hold for all calls.
+#![forbid(unsafe_code)]
 
 mod clock;
 mod counters;
@@ -41,6 +42,11 @@ pub use self::{
     settings::{Choice, FleetSettings, Order, SettingFault},
     signing::WhoAsks,
 };
+
+/// The example of this crate's README, compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// Most types that a server takes in from its fleet.
 const ROOM: u32 = 1024;
