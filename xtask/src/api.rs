@@ -3,7 +3,7 @@
 //! It is read from the sources, with every feature on. What macros make is not seen, such as setters, which have the names
 //! of fields. `scripts/semver` compares types as well.
 
-mod surface;
+pub(crate) mod surface;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -11,8 +11,16 @@ use anyhow::Context as _;
 
 use crate::{found::Found, sources};
 
-/// The libraries that others may depend on.
-const LIBRARIES: [&str; 5] = ["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-health", "bellrope-gateway"];
+/// The libraries that others may depend on, but for `bellrope-macros`, which has one macro.
+pub(crate) const LIBRARIES: [&str; 7] = [
+    "bellrope-shm",
+    "bellrope-proto",
+    "bellrope",
+    "bellrope-health",
+    "bellrope-gateway",
+    "bellrope-books",
+    "bellrope-fleet",
+];
 const DOCUMENT: &str = "docs/api.txt";
 const FIX: &str =
     "if that is meant, run `cargo xtask api --write`, commit docs/api.txt, and tell users in CHANGELOG.md";

@@ -7,6 +7,8 @@ pub mod circles;
 mod code;
 pub mod dependencies;
 mod documents;
+pub mod durations;
+pub mod examples;
 pub mod faults;
 pub mod found;
 pub mod lengths;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, names, promises};
+use xtask::{
+    api, arrows, budgets, circles, dependencies, durations, examples, faults, found::Found, lengths, links, names,
+    promises,
+};
 
 const HELP: &str = "\
 Examples:
@@ -51,6 +54,10 @@ enum Command {
     Names,
     /// The public paths of the libraries are those of docs/api.txt.
     Api(ApiArgs),
+    /// Each method of `bellrope` is shown in an example.
+    Examples,
+    /// No public name of the libraries says a unit of time.
+    Durations,
     /// What the program costs, held against budgets.toml.
     Budgets(BudgetsArgs),
 }
@@ -107,7 +114,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let root = &cli.root;
     match &cli.command {
         Command::Check => {
-            let checks: [(&str, Check); 10] = [
+            let checks: [(&str, Check); 12] = [
                 ("circles", circles::check),
                 ("arrows", arrows::check),
                 ("promises", promises::check),
@@ -117,6 +124,8 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
                 ("lengths", lengths::check),
                 ("names", names::check),
                 ("api", api::check),
+                ("examples", examples::check),
+                ("durations", durations::check),
                 ("budgets", crates_alone),
             ];
             let mut fine = true;
@@ -146,6 +155,8 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
             }
             tell("api", &api::check(root)?)
         }
+        Command::Examples => tell("examples", &examples::check(root)?),
+        Command::Durations => tell("durations", &durations::check(root)?),
         Command::Budgets(BudgetsArgs { program, require, cold_build }) => {
             let measure = budgets::Measure { program: program.clone(), require: *require, cold_build: *cold_build };
             tell("budgets", &budgets::check(root, &measure)?)

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, names, promises};
+use xtask::{
+    arrows, budgets, circles, dependencies, durations, examples, faults, found::Found, lengths, links, names, promises,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
@@ -48,6 +50,16 @@ fn unsafe_code_stands_in_the_shared_memory_crate_alone() {
 #[test]
 fn one_file_reads_what_the_kernel_tells_in_files() {
     none(arrows::one_file_reads_proc(&root()));
+}
+
+#[test]
+fn every_method_that_users_call_is_shown_in_an_example() {
+    none_found(examples::check(&root()));
+}
+
+#[test]
+fn times_are_durations_in_what_users_write() {
+    none_found(durations::check(&root()));
 }
 
 #[test]

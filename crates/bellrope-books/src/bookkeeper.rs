@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
@@ -12,7 +12,7 @@ use bellrope_gateway::{AnsweredBy, AskerKind, ProviderError, Unsaid, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
-use crate::calendar::DAY;
+use crate::calendar::{DAY, millis_of};
 use crate::ledger::{Ledger, LedgerOwner};
 use crate::price::{Money, Prices, TokenPrice};
 use crate::reserve::{Budgets, Denial, Hold, LedgerQuestion, Reserved, Sum, Want};
@@ -36,10 +36,16 @@ pub type WallClock = Arc<dyn Fn() -> Moment + Send + Sync>;
 /// A moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Milliseconds since 1970. Somebody may set this clock, in either direction.
-    pub wall_ms: i64,
+    /// Somebody may set this clock, in either direction.
+    pub wall: SystemTime,
     /// Time since some moment, which nobody sets.
     pub steady: Duration,
+}
+
+impl Moment {
+    pub(crate) fn wall_ms(&self) -> i64 {
+        millis_of(self.wall)
+    }
 }
 
 /// Keeps the books of a gateway. Clones keep the same.
@@ -104,7 +110,7 @@ impl Bookkeeper {
         // Without random bytes two servers of the same moment would take each other for one.
         let server = match SystemRandom::new().fill(&mut number) {
             Ok(()) => i64::from_ne_bytes(number),
-            Err(_) => clock().wall_ms ^ i64::from(std::process::id()) << 32,
+            Err(_) => clock().wall_ms() ^ i64::from(std::process::id()) << 32,
         };
         let ledger = settings.path.clone().map(|path| Ledger::new(path, server));
         let state = State {
@@ -171,7 +177,7 @@ impl Books for Bookkeeper {
             self.0.take_in_tokens(&mut state);
         }
         let State { settings, prices, budgets, .. } = &mut *state;
-        let rate = prices.of(intent.provider, intent.model, now.wall_ms);
+        let rate = prices.of(intent.provider, intent.model, now.wall_ms());
         let most = intent.max_tokens.or(rate.and_then(|rate| rate.max_output));
         let want = Want {
             asker: intent.asker,
@@ -183,7 +189,7 @@ impl Books for Bookkeeper {
             is_open: intent.has_answer && most.is_none(),
             rate,
         };
-        let reserved = budgets.reserve(now.wall_ms, &want);
+        let reserved = budgets.reserve(now.wall_ms(), &want);
         let entry = |hold: Hold| OpenRequest {
             at: now,
             provider: intent.provider.to_owned(),
@@ -208,7 +214,7 @@ impl Books for Bookkeeper {
             Reserved::Instead { model, notice } => Ok(Verdict::Instead { model, notice }),
             Reserved::Refused(Denial { budget, reason, retry_after }) => {
                 let row = entry(Hold::default()).over(now, Outcome::Refused, TokenCount::default(), None, settings);
-                state.tally.count(&row, now.wall_ms);
+                state.tally.count(&row, now.wall_ms());
                 drop(state);
                 self.0.add(row);
                 let fix = "wait, or raise it where it is set".into();
@@ -239,7 +245,7 @@ impl Books for Bookkeeper {
         let micros = row.cost.as_ref().map_or(0, |cost| cost.micros);
         let took = Sum { micros, tokens: tokens.total(), ..Sum::default() };
         state.budgets.settle(hold, took, outcome != Outcome::Refused);
-        state.tally.count(&row, now.wall_ms);
+        state.tally.count(&row, now.wall_ms());
         drop(state);
         self.0.add(row);
     }
@@ -296,15 +302,16 @@ impl Inner {
 
 impl LedgerOwner for Inner {
     fn oldest_ms(&self) -> Option<i64> {
-        let (now, keep) = (self.now(), self.state().settings.keep_days);
+        let (now, keep) = (self.now(), self.state().settings.keep);
+        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
         // A clock that was set while we ran may be wrong, and what is erased does not come back.
         let run = now.steady.saturating_sub(self.started.steady).as_millis();
-        let expected = self.started.wall_ms.saturating_add(i64::try_from(run).unwrap_or(i64::MAX));
-        (now.wall_ms.abs_diff(expected) < TRUSTED).then(|| now.wall_ms - i64::from(keep) * DAY)
+        let expected = self.started.wall_ms().saturating_add(i64::try_from(run).unwrap_or(i64::MAX));
+        (now.wall_ms().abs_diff(expected) < TRUSTED).then(|| now.wall_ms().saturating_sub(keep))
     }
 
     fn questions(&self) -> Vec<LedgerQuestion> {
-        let now = self.now().wall_ms;
+        let now = self.now().wall_ms();
         let state = self.state();
         let mut questions = state.budgets.questions(now);
         questions.push(LedgerQuestion::of_day(TODAY, now, &state.settings.currency));
@@ -329,7 +336,7 @@ impl OpenRequest {
     /// Others have answered it: this provider of theirs, whose price it has, if that is known here. One that is set for whom this
     /// server asked comes before one that is set for any.
     fn answered_by(&mut self, by: &AnsweredBy, prices: &Prices) {
-        let (theirs, at) = ((by.provider.as_str(), by.model.as_deref()), self.at.wall_ms);
+        let (theirs, at) = ((by.provider.as_str(), by.model.as_deref()), self.at.wall_ms());
         let named = prices.of_named(theirs.0, theirs.1, at);
         let of_whom_it_asked = || prices.of_named(&self.provider, self.model.as_deref(), at);
         let rate = named.or_else(of_whom_it_asked).or_else(|| prices.of(theirs.0, theirs.1, at)).cloned();
@@ -384,7 +391,7 @@ impl OpenRequest {
         };
         let took = self.took(now);
         Row {
-            at_ms: self.at.wall_ms,
+            at_ms: self.at.wall_ms(),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             provider: self.provider,
             model: self.model,
@@ -430,10 +437,7 @@ fn micros_of(amount: f64) -> Option<u64> {
 /// The system's clocks.
 fn clock() -> WallClock {
     let began = Instant::now();
-    Arc::new(move || {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), steady: began.elapsed() }
-    })
+    Arc::new(move || Moment { wall: SystemTime::now(), steady: began.elapsed() })
 }
 
 impl fmt::Debug for Bookkeeper {

@@ -1,6 +1,7 @@
 //! Days and windows, all in UTC: the same everywhere, and no table of zones is needed.
 
 use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,14 @@ pub fn day_of(text: &str) -> Option<i64> {
     let date = Date { year: next(4)?, month: next(2)?, day: next(2)? };
     let number = date.number();
     ((1..=12).contains(&date.month) && Date::of(number) == date).then_some(number)
+}
+
+/// A moment in milliseconds since 1970; negative before.
+pub(crate) fn millis_of(moment: SystemTime) -> i64 {
+    match moment.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |millis| -millis),
+    }
 }
 
 /// A day as `2026-11-30`.

@@ -103,14 +103,14 @@ impl Exhibit for Shown {
             numbers_from,
             rows,
         };
-        let used = Used::of_today(&mut state, now.wall_ms);
+        let used = Used::of_today(&mut state, now.wall_ms());
         let figures = used.figures(&state);
         let at_work = state.running.values().take(MAX_ROWS).map(|entry| {
             let model = entry.model.as_deref().unwrap_or("its usual model");
             let model = format!("{} {model}", entry.provider);
             vec![entry.client.clone(), entry.endpoint.to_owned(), model, format!("{} s", entry.took(now).as_secs())]
         });
-        let budgets = state.budgets.shown(now.wall_ms);
+        let budgets = state.budgets.shown(now.wall_ms());
         let more = budgets.len().saturating_sub(MAX_ROWS);
         let more = (more > 0).then(|| vec![format!("and {more} more, of which less is spent"), String::new()]);
         let budgets = budgets.into_iter().take(MAX_ROWS).map(|(name, spent)| vec![name, spent]).chain(more);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,9 @@ use crate::price::{DEAREST, Price, Prices, check_currency, is_currency};
 pub struct BookSettings {
     /// The ledger. `None`: there is none, and what is counted is forgotten with the process. Up to 300 bytes a request.
     pub path: Option<PathBuf>,
-    /// How long a row of the ledger is kept, in days, 1 to 36,500. Default 400.
-    pub keep_days: u32,
+    /// How long a row of the ledger is kept: in whole days as `keep_days`, 1 to 36,500. Default 400 days.
+    #[serde(rename = "keep_days", with = "whole_days")]
+    pub keep: Duration,
     /// The most tokens of an answer where neither the request nor the table of prices names a number and a budget has no room
     /// for the longest there is: it is reserved, and sent with the request. 1 to 1,000,000; default 4,096.
     pub reserve_tokens: u32,
@@ -36,7 +38,7 @@ impl Default for BookSettings {
     fn default() -> Self {
         Self {
             path: None,
-            keep_days: 400,
+            keep: 400 * A_DAY,
             reserve_tokens: 4_096,
             currency: "USD".to_owned(),
             warn_percent: 80,
@@ -58,6 +60,8 @@ pub struct SettingFault {
     pub fault: String,
 }
 
+const A_DAY: Duration = Duration::from_secs(86_400);
+
 /// The most rows of the table of prices, and the most budgets: all are looked at for every request.
 const MAX_ROWS: usize = 1_000;
 
@@ -78,9 +82,9 @@ impl BookSettings {
             faults.push(SettingFault { key: key.to_owned(), row, fault });
         };
         let numbers = [
-            ("books.keep_days", self.keep_days, 36_500),
-            ("books.reserve_tokens", self.reserve_tokens, 1_000_000),
-            ("books.warn_percent", self.warn_percent, 100),
+            ("books.keep_days", days(self.keep), 36_500),
+            ("books.reserve_tokens", self.reserve_tokens.into(), 1_000_000),
+            ("books.warn_percent", self.warn_percent.into(), 100),
         ];
         for (key, value, most) in numbers {
             if !(1..=most).contains(&value) {
@@ -146,6 +150,25 @@ impl BookSettings {
     }
 }
 
+/// How many whole days that is.
+fn days(time: Duration) -> u64 {
+    time.as_secs() / A_DAY.as_secs()
+}
+
+mod whole_days {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(super::days(*time))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u32::deserialize(deserializer).map(|days| days * super::A_DAY)
+    }
+}
+
 impl Price {
     fn check(&self) -> Result<(), String> {
         if self.provider.is_empty() || self.model.is_empty() {
@@ -200,7 +223,7 @@ mod tests {
             settings
         };
         for (settings, expected) in [
-            (BookSettings { keep_days: 0, ..good.clone() }, "books.keep_days is 0; set it to 1 to 36500"),
+            (BookSettings { keep: Duration::ZERO, ..good.clone() }, "books.keep_days is 0; set it to 1 to 36500"),
             (BookSettings { currency: "usd".into(), ..good.clone() }, "books.currency is \"usd\"; give 1 to 8"),
             (with_price(|price| price.input = f64::NAN), "prices row 1 (p/m): input is NaN; give what a million"),
             (with_price(|price| price.cached = Some(-1.0)), "prices row 1 (p/m): cached is -1; "),

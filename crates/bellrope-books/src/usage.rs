@@ -1,11 +1,12 @@
 //! What is read out of the ledger, and erased from it.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use rusqlite::params;
 use serde::Serialize;
 
-use crate::calendar::shown_day;
+use crate::calendar::{millis_of, shown_day};
 use crate::ledger::store::{Store, StoreError, unsigned};
 use crate::price::amount;
 
@@ -28,8 +29,8 @@ pub enum By {
 pub struct UsageQuery {
     /// What requests are summed by.
     pub by: By,
-    /// From which moment on, in milliseconds since 1970; 0 for all.
-    pub since_ms: i64,
+    /// From which moment on; `None` for all.
+    pub since: Option<SystemTime>,
 }
 
 /// What was used.
@@ -97,8 +98,8 @@ impl std::fmt::Display for Cost {
 /// What is erased. Nothing unless something is named.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Forget {
-    /// Only what is from before this moment, in milliseconds since 1970.
-    pub before_ms: Option<i64>,
+    /// Only what is from before this moment.
+    pub before: Option<SystemTime>,
     /// Only what this client asked: by its name, or by that and its kind, as in `codex (token)`.
     pub client: Option<String>,
     /// Whether to erase everything if neither is named.
@@ -131,7 +132,7 @@ pub fn usage(path: &Path, query: &UsageQuery) -> Result<UsageReport, StoreError>
     let mut left_out = 0;
     Store::existing(path)?.ask(|connection| {
         let mut ask = connection.prepare(&text)?;
-        let mut found = ask.query(params![query.since_ms])?;
+        let mut found = ask.query(params![query.since.map_or(i64::MIN, millis_of)])?;
         while let Some(row) = found.next()? {
             let of: String = row.get(0)?;
             let count = |at: usize| row.get::<_, Option<i64>>(at).map(unsigned);
@@ -177,14 +178,14 @@ pub fn usage(path: &Path, query: &UsageQuery) -> Result<UsageReport, StoreError>
 /// # Errors
 /// There is no ledger, or it cannot be written.
 pub fn forget(path: &Path, what: &Forget) -> Result<usize, StoreError> {
-    if what.before_ms.is_none() && what.client.is_none() && !what.all {
+    if what.before.is_none() && what.client.is_none() && !what.all {
         return Ok(0);
     }
     Store::existing(path)?.ask(|connection| {
         let erased = connection.execute(
             "DELETE FROM requests WHERE (?1 IS NULL OR at_ms < ?1) \
              AND (?2 IS NULL OR client = ?2 OR client || ' (' || client_kind || ')' = ?2)",
-            params![what.before_ms, what.client],
+            params![what.before.map(millis_of), what.client],
         )?;
         // What was erased stands in the log of changes until that is written back, and in the file until that is made smaller.
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bellrope_books::{
     BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage,
@@ -76,7 +76,7 @@ impl Provider for Scripted {
     }
 
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-        let health = ProviderHealth { provider: self.name.into(), healthy: true, latency_ms: 0, error: None };
+        let health = ProviderHealth { provider: self.name.into(), healthy: true, latency: Duration::ZERO, error: None };
         Box::pin(async { health })
     }
 }
@@ -116,14 +116,14 @@ impl Stage {
     fn books(&self) -> Bookkeeper {
         let (wall, steady) = (Arc::clone(&self.wall), Arc::clone(&self.steady_ms));
         let clock = Arc::new(move || Moment {
-            wall_ms: wall.load(Relaxed),
+            wall: UNIX_EPOCH + Duration::from_millis(wall.load(Relaxed).try_into().unwrap()),
             steady: Duration::from_millis(steady.load(Relaxed)),
         });
         Bookkeeper::with(self.settings.clone(), Some(self.tokens()), clock)
     }
 
     fn row(&self, by: By, of: &str) -> UsageRow {
-        let report = usage(&self.path(), &UsageQuery { by, since_ms: 0 }).unwrap();
+        let report = usage(&self.path(), &UsageQuery { by, since: None }).unwrap();
         report.rows.iter().find(|row| row.of == of).unwrap_or_else(|| panic!("{report:?}")).clone()
     }
 
@@ -408,7 +408,7 @@ async fn a_token_brings_its_budget_along_as_soon_as_it_is_made() {
 
 #[tokio::test]
 async fn a_clock_that_jumps_back_makes_no_request_last_for_ever_and_erases_nothing() {
-    let stage = Stage::new(BookSettings { keep_days: 1, ..BookSettings::default() });
+    let stage = Stage::new(BookSettings { keep: Duration::from_secs(86_400), ..BookSettings::default() });
     let (books, provider) = (stage.books(), Scripted::named("p"));
     let gateway = gateway(&provider, &books);
     gateway.chat(from("before")).await.unwrap();

@@ -1,5 +1,7 @@
 //! Numbers as columns of a terminal have room for them.
 
+use std::time::Duration;
+
 /// Calls a second.
 pub(crate) fn rate(calls: f64) -> String {
     match calls {
@@ -8,6 +10,11 @@ pub(crate) fn rate(calls: f64) -> String {
         calls if calls >= 100.0 || calls == 0.0 => format!("{calls:.0}"),
         calls => format!("{calls:.1}"),
     }
+}
+
+/// A time in whole microseconds.
+pub(crate) fn whole_micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The upper bound of a bucket, in microseconds.

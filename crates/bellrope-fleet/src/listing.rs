@@ -43,8 +43,9 @@ pub struct Listed {
     pub nats: String,
     /// See `nats`.
     pub links: u64,
-    /// How long its answer took, in microseconds, by way of both NATS servers.
-    pub answered_us: u64,
+    /// How long its answer took, by way of both NATS servers. As JSON in whole microseconds, as `answered_us`.
+    #[serde(rename = "answered_us", with = "micros")]
+    pub answered_within: Duration,
     /// What it offers.
     pub types: Vec<ListedType>,
 }
@@ -59,12 +60,15 @@ pub struct ListedType {
     pub requests: u64,
     /// How often it failed.
     pub errors: u64,
-    /// How long calls took on average, in nanoseconds; streams to their end.
-    pub average_ns: u64,
-    /// Below how many microseconds half of them took, to a power of two; nothing of none.
-    pub p50_us: Option<u64>,
-    /// The same of 99 in 100.
-    pub p99_us: Option<u64>,
+    /// How long calls took on average; streams to their end. As JSON in nanoseconds, as `average_ns`.
+    #[serde(rename = "average_ns", with = "nanos")]
+    pub average: Duration,
+    /// How long half of them took at most, to a power of two microseconds; nothing of none. As JSON in microseconds, as `p50_us`.
+    #[serde(rename = "p50_us", with = "optional_micros", default)]
+    pub p50: Option<Duration>,
+    /// The same of 99 in 100, as `p99_us`.
+    #[serde(rename = "p99_us", with = "optional_micros", default)]
+    pub p99: Option<Duration>,
     /// How many took less than 1, 2, 4, … microseconds, and not less than half of that. Not told to others.
     #[serde(skip)]
     pub(crate) latencies: Vec<u64>,
@@ -82,7 +86,7 @@ impl Listed {
     /// What all types of `types` together were called: their counts and quantiles.
     #[must_use]
     pub fn together(types: &[ListedType]) -> ListedType {
-        let mut all = ListedType::of("all".to_owned(), 0, 0, 0, Vec::new());
+        let mut all = ListedType::of("all".to_owned(), 0, 0, Duration::ZERO, Vec::new());
         for row in types {
             all.requests = all.requests.saturating_add(row.requests);
             all.errors = all.errors.saturating_add(row.errors);
@@ -91,33 +95,86 @@ impl Listed {
                 *sum = sum.saturating_add(*count);
             }
         }
-        let took = |row: &ListedType| u128::from(row.average_ns) * u128::from(row.requests);
-        let average = types.iter().map(took).sum::<u128>() / u128::from(all.requests.max(1));
-        let average_ns = u64::try_from(average).unwrap_or(u64::MAX);
-        ListedType::of(all.name, all.requests, all.errors, average_ns, all.latencies)
+        let took = types.iter().map(ListedType::took).fold(0, u128::saturating_add);
+        let average = average(took, all.requests);
+        ListedType::of(all.name, all.requests, all.errors, average, all.latencies)
     }
 }
 
 impl ListedType {
-    fn of(name: String, requests: u64, errors: u64, average_ns: u64, latencies: Vec<u64>) -> Self {
-        let [p50_us, p99_us] = [0.5, 0.99].map(|share| quantile(&latencies, share));
-        Self { name, requests, errors, average_ns, p50_us, p99_us, latencies }
+    fn of(name: String, requests: u64, errors: u64, average: Duration, latencies: Vec<u64>) -> Self {
+        let [p50, p99] = [0.5, 0.99].map(|share| quantile(&latencies, share).map(Duration::from_micros));
+        Self { name, requests, errors, average, p50, p99, latencies }
+    }
+
+    /// How many nanoseconds all calls took together.
+    fn took(&self) -> u128 {
+        self.average.as_nanos().saturating_mul(self.requests.into())
     }
 
     fn since(&self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self.clone() };
         let requests = self.requests.saturating_sub(before.requests);
-        let took = |row: &Self| u128::from(row.average_ns) * u128::from(row.requests);
-        let average = took(self).saturating_sub(took(before)) / u128::from(requests.max(1));
         let earlier = before.latencies.iter().copied().chain(std::iter::repeat(0));
         let latencies = self.latencies.iter().zip(earlier).map(|(now, then)| now.saturating_sub(then));
         Self::of(
             self.name.clone(),
             requests,
             self.errors.saturating_sub(before.errors),
-            u64::try_from(average).unwrap_or(u64::MAX),
+            average(self.took().saturating_sub(before.took()), requests),
             latencies.collect(),
         )
+    }
+}
+
+/// What each of `requests` took, of nanoseconds that all took together.
+fn average(took: u128, requests: u64) -> Duration {
+    Duration::from_nanos(u64::try_from(took / u128::from(requests.max(1))).unwrap_or(u64::MAX))
+}
+
+mod nanos {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_nanos)
+    }
+}
+
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn of(time: Duration) -> u64 {
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(of(*time))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_micros)
+    }
+}
+
+mod optional_micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        time.map(super::micros::of).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map(Duration::from_micros))
     }
 }
 
@@ -268,8 +325,8 @@ impl Stats {
     fn listed(self, took: Duration) -> Listed {
         let types = self.endpoints.into_iter().map(|endpoint| {
             let Data { message_type, latencies } = endpoint.data;
-            let average_ns = endpoint.average_processing_time;
-            ListedType::of(message_type, endpoint.num_requests, endpoint.num_errors, average_ns, latencies)
+            let average = Duration::from_nanos(endpoint.average_processing_time);
+            ListedType::of(message_type, endpoint.num_requests, endpoint.num_errors, average, latencies)
         });
         Listed {
             types: types.collect(),
@@ -281,7 +338,7 @@ impl Stats {
             draining: !self.metadata.draining.is_empty(),
             nats: self.metadata.nats,
             links: self.metadata.links.parse().unwrap_or(1),
-            answered_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            answered_within: took,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::error::ConfigError;
 use crate::providers::fill::Fill;
 use crate::providers::formats::ProviderKind;
 use crate::secret::Secret;
+use crate::units::millis;
 
 pub use pass_through::{Credentials, PassThrough};
 pub(crate) use preset::{PRESETS, Preset};
@@ -349,21 +350,6 @@ mod variable {
                  or name a file that holds it with `api_key_file`",
             )
         })
-    }
-}
-
-/// Durations as whole milliseconds.
-pub(crate) mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(duration.as_millis().try_into().unwrap_or(u64::MAX))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
 

@@ -33,4 +33,4 @@ pub use answers::{AnswerReader, AnswerSettings, AnswersFull, Beside, KeptAnswer,
 pub use live::LiveGateway;
 pub use pass::{PassedAnswer, PassedStream, Told, Way};
 pub use settings::GatewaySettings;
-pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};
+pub use stats::{FIRST_PIECE_BOUNDS, FirstPiece, GatewaySnapshot, ProviderSnapshot};

@@ -75,6 +75,7 @@ pub mod sse;
 #[cfg(test)]
 mod testing;
 mod text;
+mod units;
 
 pub use asker::{Asker, AskerKind};
 pub use client::{AsyncChatClient, ChatClient, ChatError};

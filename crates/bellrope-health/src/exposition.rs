@@ -63,7 +63,8 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
     );
     for row in &snapshot.types {
         let name = ("type", row.name.as_str());
-        let bounds = TypeSnapshot::LATENCY_BOUNDS_US.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        let bounds =
+            TypeSnapshot::LATENCY_BOUNDS.iter().map(|bound| bound.as_micros().to_string()).chain(["+Inf".to_owned()]);
         let mut count = 0;
         for (bound, bucket) in bounds.zip(&row.buckets) {
             count += bucket;

@@ -236,7 +236,7 @@ async fn accept(listener: &TcpListener, door: &mut Door, helpers: &Helpers, serv
         };
         match door.receive(from, stream.local_addr().ok(), may_wait) {
             // What cannot be handed over is closed.
-            Newcomer::Comes(place) => drop(helpers.seat(stream, place, serving)),
+            Newcomer::Comes(place) => drop(helpers.assign(stream, place, serving)),
             Newcomer::NoPlace(NoPlace { maybe_at: Some(at) }) if may_wait => {
                 waiting.spawn(async move {
                     tokio::time::sleep_until(at.min(Instant::now() + LONGEST_WAIT).into()).await;

@@ -20,7 +20,7 @@ pub(crate) struct ProcessFacts {
 impl ProcessFacts {
     pub(crate) fn now(started: Option<f64>) -> Self {
         Self {
-            cpu_seconds: process::cpu_time_us() as f64 / 1e6,
+            cpu_seconds: process::cpu_time().as_secs_f64(),
             started,
             memory: MemoryUse::of(std::process::id()).ok(),
             virtual_bytes: proc::virtual_bytes(),

@@ -124,7 +124,7 @@ fn obey(command: &str, allocations: u64, metrics: &Metrics, allocator: &Counting
             output::line(format_args!("counting"))
         }
         ["counted"] => output::line(format_args!("{allocations}")),
-        ["cpu"] => output::line(format_args!("{}", process::cpu_time_us())),
+        ["cpu"] => output::line(format_args!("{}", process::cpu_time().as_micros())),
         _ => bail!("unknown command {command:?}"),
     }
 }

@@ -16,6 +16,12 @@
 //! assert_eq!(debt.take(rate, now), Ok(()));
 //! assert_eq!(debt.take(rate, now), Err(Duration::from_secs(1)));
 //! assert_eq!(debt.take(rate, now + Duration::from_secs(1)), Ok(()));
+//!
+//! assert_eq!(rate.burst_time(), Duration::from_secs(2));
+//! assert_eq!((debt.is_paid(now), debt.wait(rate, now)), (false, Duration::from_secs(1)));
+//! // For what is done all the same, and pays later: two units more, of which at most two are owed beyond the burst.
+//! let more = debt.and_one(rate, now).and_one(rate, now).at_most(2, rate, now);
+//! assert_eq!(more.wait(rate, now), Duration::from_secs(2));
 //! ```
 
 use std::time::{Duration, Instant};

@@ -119,6 +119,22 @@ impl ServerBuilder {
     /// Serves at a listener that somebody else has opened and will clean up: see
     /// [`inherited_listener`].
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// use bellrope::{Client, Server};
+    ///
+    /// # let path = directory.path().join("echo.sock");
+    /// let listener = UnixListener::bind(&path)?; // or bellrope::server::inherited_listener()
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).serve_at(listener)?;
+    /// assert_eq!(Client::connect(&path)?.call("echo", b"ding")?, b"ding");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::bind`].
     pub fn serve_at(self, listener: UnixListener) -> Result<Server, BindError> {
@@ -208,6 +224,30 @@ impl ServerBuilder {
 }
 
 /// A running server. Dropping it stops it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use std::{sync::{Arc, mpsc}, thread};
+///
+/// use bellrope::Server;
+///
+/// let server = Server::builder().unary_async("echo", |call| async move { Ok(call.into_payload()) }).bind(&path)?;
+/// let server = Arc::new(server);
+/// let waiting = thread::spawn({
+///     let server = Arc::clone(&server);
+///     move || server.wait() // until it is shut down
+/// });
+/// let (telling, told) = mpsc::channel();
+/// let runtime = server.runtime().expect("it has an async handler");
+/// runtime.spawn(async move { telling.send("beside the handlers") });
+/// assert_eq!(told.recv()?, "beside the handlers");
+/// server.shutdown();
+/// waiting.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     core: Arc<Core>,
@@ -235,13 +275,13 @@ impl Server {
         Ok(())
     }
 
-    /// The server's counters.
+    /// The server's counters. [Example](Metrics).
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.core.metrics)
     }
 
-    /// The runtime that async handlers run on, if there are any.
+    /// The runtime that async handlers run on, if there are any. [Example](Self).
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn runtime(&self) -> Option<tokio::runtime::Handle> {
@@ -249,7 +289,7 @@ impl Server {
     }
 
     /// Stops accepting, closes every connection and returns when all threads have ended. What is under way ends at
-    /// the callers as not executed or unknown.
+    /// the callers as not executed or unknown. [Example](Self).
     pub fn shutdown(&self) {
         self.core.metrics.serving.store(false, Ordering::Release);
         self.core.stopping.store(true, Ordering::Release);
@@ -323,7 +363,7 @@ impl Server {
         self.core.reload(config)
     }
 
-    /// Returns when the server has been shut down.
+    /// Returns when the server has been shut down. [Example](Self).
     pub fn wait(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {

@@ -19,6 +19,8 @@ mod held;
 mod liveness;
 mod operator;
 #[cfg(feature = "server")]
+mod outcomes;
+#[cfg(feature = "server")]
 mod overview;
 mod panel;
 mod report;
@@ -26,6 +28,7 @@ mod report;
 mod settings;
 #[cfg(feature = "server")]
 mod snapshot;
+mod times;
 
 #[cfg(feature = "server")]
 pub use activity::{Activity, Working};
@@ -34,7 +37,7 @@ pub use condition::{Condition, LivenessProbe};
 #[cfg(feature = "server")]
 pub use counters::Metrics;
 #[cfg(feature = "server")]
-pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
+pub(crate) use counters::{Readiness, Shard};
 #[cfg(feature = "server")]
 pub use exhibit::{Exhibit, Family, SampleValue};
 #[cfg(feature = "server")]
@@ -42,6 +45,8 @@ pub(crate) use gauge::Counted;
 #[cfg(feature = "server")]
 pub(crate) use held::LONGEST_HOLD;
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
+#[cfg(feature = "server")]
+pub(crate) use outcomes::{LATENCY_BOUNDS, OUTCOMES, UNKNOWN};
 pub use panel::{Panel, PanelFigure, PanelTable};
 pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, Transports, TypeRow};
 #[cfg(feature = "server")]

@@ -53,12 +53,21 @@ pub struct Request {
 }
 
 impl Request {
-    /// A call with the client's own options.
+    /// A call with the client's own options. [Example](crate::tower).
     pub fn new(message_type: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self { message_type: message_type.into(), payload: payload.into(), options: CallOptions::new() }
     }
 
     /// With these options.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bellrope::{client::CallOptions, tower::Request};
+    ///
+    /// let request = Request::new("shout", "ding").options(CallOptions::new().timeout(Duration::from_secs(1)));
+    /// assert_eq!(request.message_type, "shout");
+    /// ```
     #[must_use]
     pub fn options(mut self, options: CallOptions) -> Self {
         self.options = options;
@@ -74,7 +83,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Calls through this client.
+    /// Calls through this client. [Example](crate::tower).
     #[must_use]
     pub fn new(client: AsyncClient) -> Self {
         Self { client }

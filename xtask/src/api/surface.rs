@@ -13,15 +13,16 @@ use crate::sources;
 const DEPTH: usize = 8;
 
 /// A module with its children.
-struct Module {
-    items: Vec<Item>,
-    children: BTreeMap<String, Module>,
+pub(crate) struct Module {
+    /// What stands at the head of its file: its documentation, among it.
+    pub(crate) head: Vec<Attribute>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) children: BTreeMap<String, Module>,
 }
 
 /// The public paths of the library with this root file.
-pub(super) fn paths(library: &str, root: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let beside = root.parent().unwrap_or(Path::new("")).to_owned();
-    let root = read(root, &beside)?;
+pub(crate) fn paths(library: &str, root: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let root = library_at(root)?;
     let mut methods = BTreeMap::new();
     collect_methods(&root, &mut methods);
     let mut lister = Lister { root: &root, methods, found: BTreeSet::new() };
@@ -29,15 +30,20 @@ pub(super) fn paths(library: &str, root: &Path) -> anyhow::Result<BTreeSet<Strin
     Ok(lister.found)
 }
 
+/// Reads a library with all of its modules.
+pub(crate) fn library_at(root: &Path) -> anyhow::Result<Module> {
+    read(root, root.parent().unwrap_or(Path::new("")))
+}
+
 /// Reads a file whose child modules lie in the folder `children`.
 fn read(file: &Path, children: &Path) -> anyhow::Result<Module> {
     let parsed = syn::parse_file(&sources::text(file)?)
         .map_err(|error| anyhow::anyhow!("{}:{}: {error}", file.display(), error.span().start().line))?;
-    read_items(parsed.items, children)
+    Ok(Module { head: parsed.attrs, ..read_items(parsed.items, children)? })
 }
 
 fn read_items(all: Vec<Item>, folder: &Path) -> anyhow::Result<Module> {
-    let mut module = Module { items: Vec::new(), children: BTreeMap::new() };
+    let mut module = Module { head: Vec::new(), items: Vec::new(), children: BTreeMap::new() };
     for mut item in all {
         if is_left_out(attributes(&item)) {
             continue;
@@ -262,12 +268,12 @@ fn public_name(item: &Item) -> Option<String> {
     is_public(visibility).then(|| name.unraw().to_string())
 }
 
-fn is_public(visibility: &Visibility) -> bool {
+pub(crate) fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
 /// Whether this is for tests, or hidden from documentation.
-fn is_left_out(attributes: &[Attribute]) -> bool {
+pub(crate) fn is_left_out(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
             matches!(&*list.tokens.to_string(), "test" | "loom" | "doctest")

@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
+use std::time::UNIX_EPOCH;
 
 use bellrope_gateway::AskerKind;
 use bellrope_gateway::account::Outcome;
@@ -105,7 +106,7 @@ fn rows_are_written_as_they_were_and_only_their_user_reads_them() {
     let total = &by_day.total;
     assert_eq!((total.input_tokens, total.output_tokens, total.cached_tokens), (10_000, 1_000, 4_000));
     assert_eq!(total.costs[0].to_string(), "0.0007 USD");
-    let query = UsageQuery { by: By::Client, since_ms: 86_400_000 };
+    let query = UsageQuery { by: By::Client, since: Some(UNIX_EPOCH + Duration::from_secs(86_400)) };
     let by_client = usage(&place.path(), &query).unwrap();
     assert_eq!((&*by_client.rows[0].of, by_client.rows[0].requests, by_client.rows.len()), ("b", 50, 1));
     assert_eq!(by_client.rows[0].kind.as_deref(), Some("token"));
@@ -335,7 +336,14 @@ fn what_is_forgotten_is_gone_from_the_files_too() {
     eventually("the rows", || ledger.written() == 100);
     let forgotten = |what: Forget| forget(&place.path(), &what).unwrap();
     assert_eq!(forgotten(Forget::default()), 0);
-    assert_eq!(forgotten(Forget { before_ms: Some(50), client: Some("b".into()), all: false }), 25);
+    assert_eq!(
+        forgotten(Forget {
+            before: Some(UNIX_EPOCH + Duration::from_millis(50)),
+            client: Some("b".into()),
+            all: false
+        }),
+        25
+    );
     assert_eq!(forgotten(Forget { client: Some("a-name-to-forget".into()), ..Forget::default() }), 50);
     for entry in fs::read_dir(place.path().parent().unwrap()).unwrap() {
         let bytes = fs::read(entry.unwrap().path()).unwrap();

@@ -12,7 +12,10 @@ use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::{logging, units::micros};
+use crate::{
+    logging,
+    units::{micros, whole_micros},
+};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -106,7 +109,8 @@ fn list(args: &ListArgs) -> Outcome {
     ))?;
     for one in &listed {
         let all = Listed::together(&one.types);
-        let (calls, errors, p50, p99) = (all.requests, all.errors, micros(all.p50_us), micros(all.p99_us));
+        let (calls, errors, p50, p99) =
+            (all.requests, all.errors, micros(all.p50.map(whole_micros)), micros(all.p99.map(whole_micros)));
         let types = one.types.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(" ");
         let state = if one.draining { "drains" } else { "serves" };
         let [id, server, types] = [&one.id, &one.server, &types].map(|text| text.escape_debug().to_string());

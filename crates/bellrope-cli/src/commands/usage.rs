@@ -18,7 +18,7 @@ use crate::{
     socket::SocketArg,
 };
 
-const DAY_MS: i64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long a server may take to let us in. Its answer may take as much more than it waits itself.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -47,7 +47,7 @@ pub(crate) struct UsageArgs {
     by: Kind,
     /// Only requests since: a number of days, as in 7d, or a day, as in 2026-11-01 [default: everything].
     #[arg(long, value_name = "WHEN", value_parser = moment)]
-    since: Option<i64>,
+    since: Option<SystemTime>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -71,7 +71,7 @@ struct ForgetArgs {
     place: Place,
     /// Erase requests older than this: a number of days, as in 90d, or a day, as in 2026-11-01.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
-    before: Option<i64>,
+    before: Option<SystemTime>,
     /// Erase this client's requests: a name, or one with its kind, as in 'codex (token)'.
     #[arg(long, value_name = "NAME")]
     client: Option<String>,
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &UsageArgs) -> Outcome {
         Kind::Provider => By::Provider,
         Kind::Client => By::Client,
     };
-    let report = usage(&args.place.ready()?, &UsageQuery { by, since_ms: args.since.unwrap_or(0) })?;
+    let report = usage(&args.place.ready()?, &UsageQuery { by, since: args.since })?;
     if args.json {
         return output::json(&report);
     }
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &UsageArgs) -> Outcome {
 }
 
 fn erase(args: &ForgetArgs) -> Outcome {
-    let what = Forget { before_ms: args.before, client: args.client.clone(), all: args.all };
+    let what = Forget { before: args.before, client: args.client.clone(), all: args.all };
     let erased = forget(&args.place.ready()?, &what)?;
     if let (0, Some(client)) = (erased, &args.client) {
         output::note(format_args!(
@@ -219,16 +219,17 @@ fn cost(row: &UsageRow) -> String {
     if parts.is_empty() { "-".to_owned() } else { parts.join(" + ") }
 }
 
-/// A moment as people write it, in milliseconds since 1970.
-fn moment(text: &str) -> Result<i64, String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    moment_from(text, i64::try_from(now).unwrap_or(i64::MAX))
+/// A moment as people write it.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    moment_from(text, SystemTime::now())
 }
 
-fn moment_from(text: &str, now_ms: i64) -> Result<i64, String> {
+fn moment_from(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    days.map(|days| now_ms - i64::from(days) * DAY_MS)
-        .or_else(|| day_of(text).map(|day| day * DAY_MS))
+    // The clock of a system may begin with 1970, and nothing in a ledger is older.
+    let midnight = |day: i64| UNIX_EPOCH + DAY * u32::try_from(day).unwrap_or(0);
+    days.map(|days| now.checked_sub(DAY * days).unwrap_or(UNIX_EPOCH))
+        .or_else(|| day_of(text).map(midnight))
         .ok_or_else(|| "give a number of days, as in 7d, or a day, as in 2026-11-01".to_owned())
 }
 
@@ -238,10 +239,11 @@ mod tests {
 
     #[test]
     fn moments_are_read_as_people_write_them() {
-        assert_eq!(moment_from("7d", 10 * DAY_MS), Ok(3 * DAY_MS));
-        assert_eq!(moment_from("1970-01-03", 0), Ok(2 * DAY_MS));
+        assert_eq!(moment_from("7d", UNIX_EPOCH + 10 * DAY), Ok(UNIX_EPOCH + 3 * DAY));
+        assert_eq!(moment_from("1970-01-03", UNIX_EPOCH), Ok(UNIX_EPOCH + 2 * DAY));
+        assert_eq!(moment_from("1969-12-31", UNIX_EPOCH), Ok(UNIX_EPOCH));
         for wrong in ["", "d", "7", "-1d", "7h", "1970-13-01", "yesterday"] {
-            assert!(moment_from(wrong, 0).is_err(), "{wrong}");
+            assert!(moment_from(wrong, UNIX_EPOCH).is_err(), "{wrong}");
         }
     }
 }

@@ -9,7 +9,6 @@ mod settings;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use bellrope::status::Activity;
 use bytes::Bytes;
@@ -373,7 +372,7 @@ impl KeptAnswer {
     /// Forgets the answer, if it is time. In one step, so that no reader comes in between.
     fn forget_if_due(&self) -> Due {
         let mut kept = self.answers.kept();
-        let keep = Duration::from_secs(kept.settings.keep_s.into());
+        let keep = kept.settings.keep;
         let Some(entry) = kept.answers.get(&self.id) else { return Due::Gone };
         if entry.reader.is_some() || (entry.goes_on_unread && !entry.is_over) {
             return Due::Unknown;

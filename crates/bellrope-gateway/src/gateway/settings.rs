@@ -12,11 +12,12 @@ use super::core::Gateway;
 use super::upstream::{MadeOf, Upstream};
 #[cfg(not(feature = "http"))]
 use crate::config::section;
-use crate::config::{MAX_RETRY_WAIT, PRESETS, Preset, ProviderConfig, millis};
+use crate::config::{MAX_RETRY_WAIT, PRESETS, Preset, ProviderConfig};
 use crate::error::ConfigError;
 use crate::providers::embedded::{self, EmbeddedProvider, EmbeddedSettings};
 #[cfg(feature = "http")]
 use crate::providers::http::{HttpProvider, check_trust};
+use crate::units::millis;
 
 /// The short section `[gateway.openai]`.
 const OPENAI: &str = "openai";

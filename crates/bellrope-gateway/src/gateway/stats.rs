@@ -4,15 +4,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bellrope::breaker::BreakerState;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::ProviderError;
 use crate::message::Chunk;
 
 const CODES: [&str; ProviderError::CODES.len()] = ProviderError::CODES;
 
-/// Upper bounds of the histogram of times to the first piece, in milliseconds; a last, open bucket follows.
-pub const FIRST_PIECE_BOUNDS_MS: [u64; 12] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
+/// Upper bounds of the histogram of times to the first piece; a last, open bucket follows.
+pub const FIRST_PIECE_BOUNDS: [Duration; 12] = {
+    const MILLIS: [u64; 12] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
+    let (mut bounds, mut at) = ([Duration::ZERO; 12], 0);
+    while at < MILLIS.len() {
+        bounds[at] = Duration::from_millis(MILLIS[at]);
+        at += 1;
+    }
+    bounds
+};
 
 /// The counters of all providers, as of [`Gateway::snapshot`](crate::Gateway::snapshot).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,10 +66,11 @@ pub struct ProviderSnapshot {
 /// A histogram of times to the first piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirstPiece {
-    /// How many took at most as long as [`FIRST_PIECE_BOUNDS_MS`] say, each counted once; the last took longer.
-    pub buckets: [u64; FIRST_PIECE_BOUNDS_MS.len() + 1],
-    /// The sum of all times, in microseconds.
-    pub sum_us: u64,
+    /// How many took at most as long as [`FIRST_PIECE_BOUNDS`] say, each counted once; the last took longer.
+    pub buckets: [u64; FIRST_PIECE_BOUNDS.len() + 1],
+    /// The sum of all times. As JSON in whole microseconds, as `sum_us`.
+    #[serde(rename = "sum_us", serialize_with = "whole_micros")]
+    pub sum: Duration,
 }
 
 /// The counters themselves.
@@ -78,7 +87,7 @@ pub(super) struct Stats {
     pieces: AtomicU64,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
-    first_piece: [AtomicU64; FIRST_PIECE_BOUNDS_MS.len() + 1],
+    first_piece: [AtomicU64; FIRST_PIECE_BOUNDS.len() + 1],
     first_piece_sum_us: AtomicU64,
 }
 
@@ -116,9 +125,9 @@ impl Stats {
     }
 
     pub(super) fn count_first_piece(&self, after: Duration) {
-        let bucket = FIRST_PIECE_BOUNDS_MS.partition_point(|bound| Duration::from_millis(*bound) < after);
+        let bucket = FIRST_PIECE_BOUNDS.partition_point(|bound| *bound < after);
         add(&self.first_piece[bucket], 1);
-        add(&self.first_piece_sum_us, after.as_micros().try_into().unwrap_or(u64::MAX));
+        add(&self.first_piece_sum_us, micros(after));
     }
 
     pub(super) fn count_pieces(&self, count: u64) {
@@ -159,10 +168,18 @@ impl Stats {
             output_tokens: load(&self.output_tokens),
             first_piece: FirstPiece {
                 buckets: std::array::from_fn(|at| load(&self.first_piece[at])),
-                sum_us: load(&self.first_piece_sum_us),
+                sum: Duration::from_micros(load(&self.first_piece_sum_us)),
             },
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    time.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+fn whole_micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(micros(*time))
 }
 
 /// Adds what a provider may have made up, so it wraps rather than panics.
@@ -182,9 +199,9 @@ mod tests {
             stats.count_first_piece(Duration::from_millis(ms));
         }
         let seen = stats.snapshot("x", BreakerState::Closed).first_piece;
-        let mut expected = [0; FIRST_PIECE_BOUNDS_MS.len() + 1];
+        let mut expected = [0; FIRST_PIECE_BOUNDS.len() + 1];
         (expected[0], expected[1], expected[11], expected[12]) = (2, 1, 1, 1);
-        assert_eq!((seen.buckets, seen.sum_us), (expected, 120_022_000));
+        assert_eq!((seen.buckets, seen.sum), (expected, Duration::from_millis(120_022)));
     }
 
     #[test]

@@ -529,7 +529,8 @@ mod tests {
         }
 
         fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-            let health = ProviderHealth { provider: "moody".into(), healthy: true, latency_ms: 0, error: None };
+            let health =
+                ProviderHealth { provider: "moody".into(), healthy: true, latency: Duration::ZERO, error: None };
             Box::pin(async { health })
         }
     }
@@ -646,7 +647,7 @@ mod tests {
         assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (BreakerState::Closed, 8, 2, 2));
         assert_eq!(moody.asked.load(Relaxed), 8);
         // 30 ms each of the two that had a first piece.
-        assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum_us), (2, 60_000));
+        assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum), (2, Duration::from_millis(60)));
         assert!(upstream.health().await.healthy);
     }
 

@@ -1,5 +1,7 @@
 //! What the gateway answers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -7,6 +9,7 @@ use super::logprobs::TokenLogprob;
 use super::request::Part;
 use super::usage::Usage;
 use super::version::{version, wire_version};
+use crate::units::millis;
 
 /// One piece of a streamed answer, told apart by `kind`.
 ///
@@ -266,8 +269,9 @@ pub struct ProviderHealth {
     pub provider: String,
     /// Whether a request sent now can be expected to be answered.
     pub healthy: bool,
-    /// How long the check took, in milliseconds.
-    pub latency_ms: u64,
+    /// How long the check took. On the wire in whole milliseconds, as `latency_ms`.
+    #[serde(rename = "latency_ms", with = "millis")]
+    pub latency: Duration,
     /// What is wrong, when something is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorInfo>,

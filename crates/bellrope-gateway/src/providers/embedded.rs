@@ -99,7 +99,9 @@ impl Provider for EmbeddedProvider {
     }
 
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-        Box::pin(async { ProviderHealth { provider: NAME.to_owned(), healthy: true, latency_ms: 0, error: None } })
+        Box::pin(async {
+            ProviderHealth { provider: NAME.to_owned(), healthy: true, latency: Duration::ZERO, error: None }
+        })
     }
 }
 

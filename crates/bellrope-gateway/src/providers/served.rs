@@ -185,8 +185,8 @@ impl Provider for ServedProvider {
                 own.and_then(|own| own.error).map_or(Ok(()), |error| Err(forwarded(&error)))
             };
             let error = asked.await.err().map(|error: ProviderError| error.info());
-            let latency_ms = began.elapsed().as_millis() as u64;
-            ProviderHealth { provider: self.name.to_string(), healthy: error.is_none(), latency_ms, error }
+            let latency = began.elapsed();
+            ProviderHealth { provider: self.name.to_string(), healthy: error.is_none(), latency, error }
         })
     }
 }

@@ -314,7 +314,7 @@ impl Provider for Endless {
     }
 
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-        let health = ProviderHealth { provider: "endless".into(), healthy: true, latency_ms: 0, error: None };
+        let health = ProviderHealth { provider: "endless".into(), healthy: true, latency: Duration::ZERO, error: None };
         Box::pin(async { health })
     }
 }

@@ -33,7 +33,7 @@ impl Provider for Told {
     }
 
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-        let health = ProviderHealth { provider: "told".into(), healthy: true, latency_ms: 0, error: None };
+        let health = ProviderHealth { provider: "told".into(), healthy: true, latency: Duration::ZERO, error: None };
         Box::pin(async { health })
     }
 }
@@ -186,7 +186,7 @@ async fn every_other_request_ends_with_its_reader_within_a_second() {
 
 #[tokio::test]
 async fn an_answer_is_forgotten_after_its_time_and_one_cut_is_told_as_cut() {
-    let served = serve(AnswerSettings { keep_s: 1, ..AnswerSettings::default() });
+    let served = serve(AnswerSettings { keep: Duration::from_secs(1), ..AnswerSettings::default() });
     let client = served.client().await;
     let mut answer = soon(client.chat_stream(&request())).await.unwrap();
     let id = soon(id(&mut answer)).await;

@@ -88,7 +88,7 @@ impl Helpers {
 
     /// Has a connection served by the thread that has fewest: this one where it is one of them, so that a lone connection goes to
     /// no other. As many wait as there are places, at most.
-    pub(super) fn seat(&self, stream: TcpStream, place: Place, serving: &Serving) -> io::Result<()> {
+    pub(super) fn assign(&self, stream: TcpStream, place: Place, serving: &Serving) -> io::Result<()> {
         let loads = self.open.iter().map(|open| open.load(Relaxed)).enumerate();
         let fewest = loads.min_by_key(|(_, open)| *open).map_or(0, |(number, _)| number);
         let open = Arc::clone(&self.open[fewest]);

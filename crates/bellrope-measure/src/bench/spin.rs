@@ -156,7 +156,7 @@ fn cell(
         ensure!(client.call("echo", &payload)? == payload, "the echo differs from what was sent");
     }
     let server_before = server.cpu_time_us()?;
-    let (client_before, start) = (process::cpu_time_us(), Instant::now());
+    let (client_before, start) = (process::cpu_time(), Instant::now());
     let mut samples = Samples::with_capacity(1 << 16);
     let mut thought = Duration::ZERO;
     while start.elapsed() < time || samples.len() == 0 {
@@ -166,7 +166,7 @@ fn cell(
         samples.add(clock::ticks() - began);
     }
     let wall_us = start.elapsed().as_micros() as f64;
-    let client_us = (process::cpu_time_us() - client_before) as f64 - thought.as_micros() as f64;
+    let client_us = (process::cpu_time() - client_before).as_micros() as f64 - thought.as_micros() as f64;
     let server_us = (server.cpu_time_us()? - server_before) as f64;
     Ok(Cell {
         server: policy,

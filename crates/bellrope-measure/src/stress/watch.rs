@@ -94,7 +94,7 @@ pub(super) fn rest(
 
 /// How long the host has kept the machine's CPUs for itself so far, in milliseconds. 0 if the system does not say.
 pub(super) fn host_took_ms() -> u64 {
-    proc::host_took_ms().unwrap_or(0)
+    proc::host_took().map_or(0, |took| took.as_millis() as u64)
 }
 
 /// How long the threads of a server's workers were ready to run without a CPU.
@@ -117,7 +117,7 @@ impl Waits {
         let mut total = 0.0;
         for thread in &self.threads {
             match thread.cpu_share() {
-                Ok(share) => total += share.waited_ns as f64 / 1000.0,
+                Ok(share) => total += share.waited.as_nanos() as f64 / 1000.0,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.into()),
                 Err(_) => {}
             }

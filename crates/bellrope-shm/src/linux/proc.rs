@@ -10,6 +10,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
+    time::Duration,
 };
 
 use super::tcp_peer;
@@ -47,10 +48,10 @@ pub struct Thread {
 /// What a thread has had of the CPUs so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuShare {
-    /// Nanoseconds on a CPU.
-    pub ran_ns: u64,
-    /// Nanoseconds ready to run, and waiting for a CPU.
-    pub waited_ns: u64,
+    /// On a CPU.
+    pub ran: Duration,
+    /// Ready to run, and waiting for a CPU.
+    pub waited: Duration,
 }
 
 impl ProcessStatus {
@@ -87,12 +88,12 @@ impl Thread {
     pub fn cpu_share(&self) -> io::Result<CpuShare> {
         let path = self.folder.join("schedstat");
         let text = fs::read_to_string(&path)?;
-        let mut numbers = text.split_whitespace().map(str::parse);
-        let (Some(Ok(ran_ns)), Some(Ok(waited_ns))) = (numbers.next(), numbers.next()) else {
+        let mut numbers = text.split_whitespace().map(|nanos| nanos.parse().map(Duration::from_nanos));
+        let (Some(Ok(ran)), Some(Ok(waited))) = (numbers.next(), numbers.next()) else {
             let fault = format!("{} does not say how long a thread waited", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
         };
-        Ok(CpuShare { ran_ns, waited_ns })
+        Ok(CpuShare { ran, waited })
     }
 
     /// How often it has left its CPU by itself so far, to wait for something: so often was it woken.
@@ -216,13 +217,13 @@ pub fn memory_limit_of_group() -> Option<u64> {
     line_of("/sys/fs/cgroup/memory.max")?.parse().ok()
 }
 
-/// How long the host has kept the machine's CPUs for itself so far, in milliseconds.
+/// How long the host has kept the machine's CPUs for itself so far.
 #[must_use]
-pub fn host_took_ms() -> Option<u64> {
+pub fn host_took() -> Option<Duration> {
     // cpu user nice system idle iowait irq softirq steal ..., in hundredths of a second
     let text = fs::read_to_string("/proc/stat").ok()?;
     let steal: u64 = text.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
-    Some(steal * 10)
+    Some(Duration::from_millis(steal * 10))
 }
 
 /// CPUs of the machine that are online.

@@ -8,6 +8,7 @@ use std::{
         unix::net::UnixListener,
     },
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use rustix::process::Resource;
@@ -254,10 +255,10 @@ pub fn inherited() -> io::Result<Vec<Inherited>> {
     Ok(descriptors.map(|fd| Inherited(unsafe { OwnedFd::from_raw_fd(fd) })).collect())
 }
 
-/// CPU time that this process has used so far, in microseconds.
+/// CPU time that this process has used so far, to the microsecond.
 #[must_use]
-pub fn cpu_time_us() -> u64 {
-    clock::microseconds(rustix::time::ClockId::ProcessCPUTime)
+pub fn cpu_time() -> Duration {
+    Duration::from_micros(clock::microseconds(rustix::time::ClockId::ProcessCPUTime))
 }
 
 /// Kills this process, where a test said so. The signal may take this thread a moment later.

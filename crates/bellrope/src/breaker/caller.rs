@@ -38,6 +38,14 @@ impl Caller {
     /// server's own process. The server believes it of no other process.
     ///
     /// [`ClientConfig::name`]: crate::client::ClientConfig::name
+    ///
+    /// ```
+    /// use bellrope::breaker::Caller;
+    ///
+    /// let caller = Caller::Remote { server: 1, caller: 2 };
+    /// assert_eq!(caller.acting_name().unwrap(), "fleet 0000000000000001 0000000000000002");
+    /// assert_eq!(Caller::Connection(7).acting_name(), None);
+    /// ```
     #[must_use]
     pub fn acting_name(self) -> Option<String> {
         match self {

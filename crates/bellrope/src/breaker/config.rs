@@ -109,6 +109,14 @@ pub struct BreakerSetting {
 impl BreakerConfig {
     /// Checks every setting.
     ///
+    /// ```
+    /// use bellrope::breaker::BreakerConfig;
+    ///
+    /// assert!(BreakerConfig::default().check().is_ok());
+    /// let wrong = BreakerConfig::default().failure_threshold(0).check().unwrap_err();
+    /// assert_eq!((wrong.key, wrong.value), ("failure_threshold", 0));
+    /// ```
+    ///
     /// # Errors
     /// The first one that is out of its range.
     pub fn check(&self) -> Result<(), BreakerSetting> {

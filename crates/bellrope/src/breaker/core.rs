@@ -37,6 +37,35 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ```
+/// use std::{sync::Arc, time::{Duration, Instant}};
+///
+/// use bellrope::breaker::{Breaker, BreakerConfig, BreakerState, Caller};
+///
+/// # fn main() -> Result<(), bellrope::breaker::BreakerSetting> {
+/// let breaker = Arc::new(Breaker::new(BreakerConfig::default())?);
+/// breaker.reconfigure(&BreakerConfig::default().failure_threshold(1).slow_call(Duration::from_secs(2)))?;
+/// assert_eq!((breaker.config().failure_threshold, breaker.slow_call()), (1, Duration::from_secs(2)));
+///
+/// // A permit that is kept with its call, wherever that goes.
+/// let permit = breaker.acquire_owned(Instant::now).expect("closed");
+/// std::thread::spawn(move || permit.fail(Instant::now)).join().unwrap();
+/// let seen = breaker.snapshot(Instant::now());
+/// assert_eq!((seen.state, seen.forced), (BreakerState::Open, false));
+///
+/// // By hand, as `bellrope breaker` does it.
+/// breaker.force_close();
+/// let caller = Caller::Connection(7);
+/// let permit = breaker.acquire_owned_for(|| caller, Instant::now).expect("everything is admitted");
+/// permit.succeed_for(|| caller, Instant::now);
+/// breaker.force_open();
+/// assert!(breaker.acquire(Instant::now).is_err_and(|rejected| rejected.retry_after.is_none()));
+/// breaker.reset();
+/// assert_eq!(breaker.state(Instant::now()), BreakerState::Closed);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Breaker {
     pub(super) live: Live,

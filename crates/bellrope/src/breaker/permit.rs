@@ -19,6 +19,27 @@ pub(super) struct Admitted {
 ///
 /// Dropped without a verdict, because the caller cancelled, the request was bad or the code panicked, it counts for
 /// nothing and gives its place back. `B` is a reference to the breaker, or an `Arc` of it.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use bellrope::breaker::{Breaker, BreakerConfig, Caller};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let breaker = Breaker::new(BreakerConfig::default())?;
+/// let permit = breaker.acquire(Instant::now)?;
+/// println!("probe: {}, slow from {:?} on", permit.is_probe(), permit.slow_call());
+/// permit.succeed(Instant::now); // or `fail`
+///
+/// // Where callers are told apart.
+/// let caller = Caller::Connection(7);
+/// breaker.acquire_for(|| caller, Instant::now)?.fail_for(caller, Instant::now);
+/// // A stream takes as long as its reader likes.
+/// breaker.acquire_for(|| caller, Instant::now)?.untimed().succeed_for(|| caller, Instant::now);
+/// # breaker.acquire(Instant::now)?.fail(Instant::now);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts for nothing"]
 pub struct Permit<B: Deref<Target = Breaker>> {

@@ -5,6 +5,12 @@ use std::time::Duration;
 use super::caller::Caller;
 
 /// What a breaker does with calls.
+///
+/// ```
+/// use bellrope::breaker::BreakerState;
+///
+/// assert_eq!(BreakerState::ALL.map(BreakerState::name), ["closed", "open", "half_open"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {

@@ -131,7 +131,7 @@ impl AsyncClient {
     }
 
     /// Connects, or starts the server if there is none: [`Client::connect_or_spawn`](crate::Client::connect_or_spawn).
-    /// Dropping the future ends neither that server nor the search for it.
+    /// Dropping the future ends neither that server nor the search for it. [Example](crate::Client::connect_or_spawn).
     ///
     /// # Errors
     /// [`SpawnError`].

@@ -129,6 +129,7 @@ impl Connection {
     }
 
     /// Connects, or starts the server first if there is none: [`Client::connect_or_spawn`](crate::Client::connect_or_spawn).
+    /// [Example](crate::Client::connect_or_spawn).
     ///
     /// # Errors
     /// [`SpawnError`].

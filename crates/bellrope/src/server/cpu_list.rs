@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// let cpus: CpuList = "8,0-2".parse().unwrap();
 /// assert_eq!(cpus.iter().collect::<Vec<_>>(), [0, 1, 2, 8]);
-/// assert_eq!(cpus.to_string(), "0-2,8");
+/// assert_eq!((cpus.to_string().as_str(), cpus.len()), ("0-2,8", 4));
 /// assert!(CpuList::default().is_empty());
 /// assert_eq!("2-x".parse::<CpuList>().unwrap_err().to_string(), "\"2-x\" is no list of CPUs such as 0-3,8");
 /// ```

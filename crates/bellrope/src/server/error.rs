@@ -16,6 +16,21 @@ use bellrope_proto::{connection::Failure, frame::ErrorCode};
 /// | [`upstream`](Self::upstream) | something behind the service failed | yes, unless [`guarded`](Self::guarded) |
 ///
 /// A panic counts too. A failure that comes when the deadline of the call has passed does not.
+///
+/// ```
+/// use bellrope::{HandlerError, client::ErrorCode};
+///
+/// assert_eq!(HandlerError::new("no such file").code(), ErrorCode::Handler);
+/// assert_eq!(HandlerError::with_code(404, "no such page").code(), ErrorCode::Handler);
+/// assert_eq!(HandlerError::invalid_request("give a path").code(), ErrorCode::InvalidRequest);
+/// assert_eq!(HandlerError::upstream("the provider is away").guarded().code(), ErrorCode::Upstream);
+/// assert_eq!(HandlerError::exhausted("no room for the index").code(), ErrorCode::Exhausted);
+///
+/// // Of a handler that forwards calls to another server.
+/// assert_eq!(HandlerError::not_executed("it was not sent").code(), ErrorCode::NotExecuted);
+/// assert_eq!(HandlerError::unknown("the server went away").code(), ErrorCode::Unknown);
+/// assert_eq!(HandlerError::forwarded(ErrorCode::Rejected, 0, "busy").code(), ErrorCode::Rejected);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     code: ErrorCode,

@@ -12,7 +12,7 @@ use super::{
 use super::{ChunkReceiver, ChunkSender, OwnedCall};
 
 impl ServerBuilder {
-    /// Replaces the settings.
+    /// Replaces the settings. [Example](ServerConfig).
     #[must_use]
     pub fn config(mut self, config: ServerConfig) -> Self {
         self.config = config;
@@ -295,6 +295,13 @@ impl ServerBuilder {
     }
 
     /// What [`behind`](Self::behind) has taken out so far, for handlers that stand in front of it from the start.
+    ///
+    /// ```
+    /// let builder = bellrope::Server::builder()
+    ///     .unary_async("echo", |call| async move { Ok(call.into_payload()) })
+    ///     .behind(|name| name == "echo");
+    /// assert_eq!(builder.taken_behind()[0].name(), "echo");
+    /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn taken_behind(&self) -> Vec<super::Behind> {
@@ -367,6 +374,16 @@ impl ServerBuilder {
     /// Has `tell` called when the server ends by itself: because nobody used it for as long as
     /// [`exit_when_idle`](ServerConfig#structfield.exit_when_idle) says, or because its socket was removed and its last client
     /// has gone. Its threads end then, and [`Server::wait`](super::Server::wait) returns. It is called by one of these threads, so it must not block.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bellrope::{Server, server::ServerConfig};
+    ///
+    /// let builder = Server::builder()
+    ///     .config(ServerConfig::new().exit_when_idle(Duration::from_secs(600)))
+    ///     .on_ending(|ending| eprintln!("the server ends: {ending:?}"));
+    /// ```
     #[must_use]
     pub fn on_ending(mut self, tell: impl Fn(Ending) + Send + Sync + 'static) -> Self {
         self.on_ending = Some(OnEnding(Arc::new(tell)));

@@ -107,7 +107,7 @@ impl Server {
         was_there
     }
 
-    /// The types that were taken out by [`ServerBuilder::behind`], with what answered them.
+    /// The types that were taken out by [`ServerBuilder::behind`], with what answered them. [Example](ServerBuilder::behind).
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn behind(&self) -> Vec<super::Behind> {

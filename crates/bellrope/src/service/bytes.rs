@@ -16,13 +16,27 @@ use serde::{
 /// let mut text = Vec::new();
 /// Json::encode(&Bytes::from(b"ding!".as_slice()), &mut text).unwrap();
 /// assert_eq!(text, br#""ZGluZyE=""#);
-/// assert_eq!(*Json::decode::<Bytes>(&text).unwrap(), *b"ding!");
+/// let bytes: Bytes = Json::decode(&text).unwrap();
+/// assert_eq!(bytes.into_vec(), b"ding!");
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes<'a>(Cow<'a, [u8]>);
 
 impl Bytes<'_> {
     /// Reads bytes that are borrowed where that is possible: `#[serde(borrow, deserialize_with = "Bytes::borrow")]` on a field.
+    ///
+    /// ```
+    /// use bellrope::service::{Bytes, Codec, Postcard};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Part<'a> {
+    ///     #[serde(borrow, deserialize_with = "Bytes::borrow")]
+    ///     content: Bytes<'a>,
+    /// }
+    ///
+    /// let part: Part = Postcard::decode(b"\x05ding!").unwrap();
+    /// assert_eq!(*part.content, *b"ding!");
+    /// ```
     ///
     /// # Errors
     /// That of the deserializer.

@@ -67,6 +67,7 @@ pub trait Codec: Send + Sync + 'static {
 ///
 /// let error = Json::decode::<Vec<u8>>(b"[1,2,300]").unwrap_err();
 /// assert_eq!(error.place(), "[2]");
+/// assert!(error.fault().starts_with("invalid value: integer `300`"));
 /// assert!(error.to_string().starts_with("[2]: invalid value: integer `300`"));
 /// ```
 // In a box, because what hardly ever happens must not make every result large.
@@ -97,7 +98,7 @@ impl CodecError {
     /// Most bytes of a fault that are kept: it may quote what a peer sent.
     const MOST_BYTES: usize = 512;
 
-    /// An error without a place. Of its text 512 bytes are kept, and what would steer a terminal is escaped.
+    /// An error without a place. Of its text 512 bytes are kept, and what would steer a terminal is escaped. [Example](Codec).
     pub fn new(fault: impl fmt::Display) -> Self {
         let fault = bounded(&fault.to_string(), Self::MOST_BYTES);
         Self(Box::new(Inner { steps: Vec::new(), is_cut: false, fault }))

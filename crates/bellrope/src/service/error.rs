@@ -9,7 +9,8 @@ use crate::error::CallError;
 ///
 /// let refused: ServiceError<String> = ServiceError::Application("no such file".to_owned());
 /// assert_eq!(refused.to_string(), "no such file");
-/// assert!(!refused.is_retryable());
+/// assert!(!refused.is_retryable() && refused.call_error().is_none());
+/// assert_eq!(refused.application().unwrap(), "no such file");
 /// let lost: ServiceError<String> = CallError::NotExecuted.into();
 /// assert!(lost.is_retryable());
 /// ```

@@ -62,7 +62,7 @@ impl ServerBuilder {
 
 impl Server {
     /// Gives the server who knows the schemas of methods that it has not itself. Answers whether somebody was
-    /// [awaited](ServerBuilder::schemas_elsewhere).
+    /// [awaited](ServerBuilder::schemas_elsewhere). [Example](ServerBuilder::schemas_elsewhere).
     pub fn schemas_from(&self, source: Arc<dyn SchemaSource>) -> bool {
         let schemas = self.for_added.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         schemas.as_ref().is_some_and(|schemas| schemas.give_source(source))

@@ -153,6 +153,7 @@ impl<T> fmt::Debug for Incoming<T> {
 
 impl<T> DetachedIncoming<T> {
     /// The next item. `None` when the caller has ended the stream, so that all of it was there, and after an error.
+    /// [Example](Incoming::detach).
     ///
     /// # Errors
     /// [`StreamCut`] when the call ended before that.

@@ -148,7 +148,7 @@ pub struct DetachedSender<T> {
 pub struct StreamLeft;
 
 impl<T> Sender<T> {
-    /// Sends an item; returns when it was taken and the next one is wanted.
+    /// Sends an item; returns when it was taken and the next one is wanted. [Example](produce).
     ///
     /// # Panics
     /// In a task or thread of its own, which is not dropped with the stream and would wait for ever:
@@ -194,7 +194,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> DetachedSender<T> {
-    /// Sends an item; returns when it was taken and the next one is wanted.
+    /// Sends an item; returns when it was taken and the next one is wanted. [Example](Sender::detach).
     ///
     /// # Errors
     /// [`StreamLeft`] when nobody reads the stream any more.

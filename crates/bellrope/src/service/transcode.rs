@@ -69,7 +69,7 @@ impl Schema {
     }
 
     /// What a method has answered, or each item of its stream: its value, or its application's error if it answers with a
-    /// `Result`. Both as [`read`](Self::read) has them.
+    /// `Result`. Both as [`read`](Self::read) has them. [Example](Self).
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -94,6 +94,7 @@ impl Schema {
     }
 
     /// What a method answers with and its application's error, if its answer is a `Result`: `{"Ok": …}` or `{"Err": …}`.
+    /// [Example](Self).
     #[must_use]
     pub fn outcome(&self) -> Option<(&Shape, &Shape)> {
         match self.form(&self.answer) {

@@ -20,6 +20,29 @@ pub struct LivenessProbe(u64);
 
 /// What the loops of a server report of themselves: the acceptor whether it takes connections, and which loops do not
 /// answer.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use bellrope::{Server, status::{Health, Status}};
+///
+/// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+/// let metrics = server.metrics();
+/// let condition = metrics.condition().await;
+/// println!("{}: {:?}, {:?}", condition.status(), condition.not_ready(), condition.wedged());
+/// assert_eq!(Health::new(&metrics, &condition).status, condition.status());
+/// assert_eq!(Status::new(&metrics, &condition).health.types[0].name, "echo");
+/// let all: Status = serde_json::from_str(&metrics.overview().await)?;
+/// assert_eq!(all.health.types[0].name, "echo");
+///
+/// // For whoever asks again and again, without waiting: the answers are those to the question before.
+/// let probe = metrics.probe();
+/// println!("{}", metrics.condition_since(probe).status());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Condition {
     readiness: Readiness,
@@ -92,20 +115,20 @@ impl Condition {
 
 impl Metrics {
     /// Asks every loop of the server whether it turns, and returns at once. [`Metrics::condition_since`] shows which
-    /// loops have answered.
+    /// loops have answered. [Example](Condition).
     pub fn probe(&self) -> LivenessProbe {
         LivenessProbe(self.liveness().ask())
     }
 
     /// What the loops report, where a loop that has not answered this probe counts as silent. To be asked when every loop
-    /// has had the time to answer.
+    /// has had the time to answer. [Example](Condition).
     #[must_use]
     pub fn condition_since(&self, probe: LivenessProbe) -> Condition {
         Condition::new(self, self.liveness().unanswered(probe.0).collect())
     }
 
     /// Asks the loops of the server, and waits for their answers, for half a second at most. Runs on tokio, with its
-    /// timer.
+    /// timer. [Example](Condition).
     #[cfg(feature = "tokio")]
     pub async fn condition(&self) -> Condition {
         let (probe, until) = (self.probe(), tokio::time::Instant::now() + PATIENCE);

@@ -20,49 +20,11 @@ use super::{
     gauge::Gauge,
     held::HeldThreads,
     liveness::Liveness,
+    outcomes::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN, outcome_of},
     settings::Settings,
     snapshot::{Snapshot, TypeSnapshot},
 };
 use crate::breaker::Breaker;
-
-/// Upper bounds of the latency buckets, in microseconds. 10 is the user's own target.
-pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
-    [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
-
-/// How calls can end, by name.
-pub(crate) const OUTCOMES: [&str; 11] = [
-    "ok",
-    "handler_error",
-    "handler_panic",
-    "message_too_large",
-    "deadline_exceeded",
-    "cancelled",
-    "unknown_message_type",
-    "rejected",
-    "invalid_request",
-    "exhausted",
-    "upstream_error",
-];
-
-/// The row of all message types that no handler has.
-pub(crate) const UNKNOWN: &str = "unknown";
-
-/// The place of an error in [`OUTCOMES`].
-fn outcome_of(code: ErrorCode) -> usize {
-    match code {
-        ErrorCode::HandlerPanic => 2,
-        ErrorCode::MessageTooLarge => 3,
-        ErrorCode::DeadlineExceeded => 4,
-        ErrorCode::Cancelled => 5,
-        ErrorCode::UnknownMessageType => 6,
-        // Refused, whether here or where it was to go.
-        ErrorCode::Rejected | ErrorCode::NotExecuted => 7,
-        ErrorCode::InvalidRequest => 8,
-        ErrorCode::Exhausted => 9,
-        ErrorCode::Upstream | ErrorCode::Unknown => 10,
-        _ => 1,
-    }
-}
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -165,6 +127,33 @@ impl Shard {
 /// Calls are counted exactly. Latencies, from being taken to being answered, are sampled, so that most calls need not
 /// read a clock: of the calls that quick handlers answer on a worker only one in a few dozen is timed, and counts for that
 /// many; all other calls are timed.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use std::{sync::{Arc, atomic::AtomicU64}, time::Duration};
+///
+/// use bellrope::{Server, breaker::{Breaker, BreakerConfig}};
+///
+/// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+/// let metrics = server.metrics();
+/// println!("{} calls, {} connections", metrics.total_requests(), metrics.active_connections());
+/// assert!(metrics.is_serving() && metrics.ends_in().is_none());
+/// let wedged = metrics.wedged_workers(Duration::from_secs(1));
+/// println!("workers that a handler holds up: {wedged:?}");
+///
+/// // What the server depends on is shown with it.
+/// metrics.watch_breaker("database", Arc::new(Breaker::new(BreakerConfig::default())?));
+/// assert!(metrics.breaker("database").is_some());
+/// metrics.forget_breaker("database");
+/// let evictions = Arc::new(AtomicU64::new(0));
+/// metrics.watch_counter("cache_evictions_total", "Entries that made room for others.", Arc::clone(&evictions));
+/// metrics.note_reload(true);
+/// assert_eq!(metrics.snapshot().reloads.ok, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Metrics {
     /// One a number of a message type, and a last one for all unknown types. Numbers that are kept for types which are added
@@ -327,6 +316,7 @@ impl Metrics {
     }
 
     /// Shows the metrics and the panel of something around the server. Beyond eight such things nothing more is shown.
+    /// [Example](Exhibit).
     pub fn watch_exhibit(&self, exhibit: Arc<dyn Exhibit>) {
         let mut exhibits = self.exhibits.lock().unwrap_or_else(PoisonError::into_inner);
         if exhibits.len() < MAX_EXHIBITS {
@@ -410,7 +400,7 @@ impl Metrics {
         self.settings.note_reload(ok);
     }
 
-    /// Work that comes to the server by another way than its socket.
+    /// Work that comes to the server by another way than its socket. [Example](Activity).
     #[must_use]
     pub fn activity(&self) -> Activity {
         self.activity.clone()

@@ -6,6 +6,37 @@ use super::panel::Panel;
 
 /// Something that is shown in `/metrics` and on the live page, beside the server. Asked once a second and for every scrape:
 /// it must not wait, and bounds its own rows.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use std::sync::Arc;
+///
+/// use bellrope::{Server, status::{Exhibit, Family, Panel, PanelTable, SampleValue}};
+///
+/// #[derive(Debug)]
+/// struct Cache;
+///
+/// impl Exhibit for Cache {
+///     fn families(&self) -> Vec<Family> {
+///         let samples = vec![(vec![("cache", "names".to_owned())], SampleValue::Whole(3))];
+///         vec![Family { name: "cache_entries", is_counter: false, help: "Entries.", samples }]
+///     }
+///
+///     fn panel(&self) -> Panel {
+///         let rows = vec![vec!["names".to_owned(), "3".to_owned()]];
+///         let columns = vec!["cache".to_owned(), "entries".to_owned()];
+///         let table = PanelTable { columns, numbers_from: 1, rows, ..PanelTable::default() };
+///         Panel { title: "Caches".to_owned(), tables: vec![table], ..Panel::default() }
+///     }
+/// }
+///
+/// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+/// server.metrics().watch_exhibit(Arc::new(Cache));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Exhibit: fmt::Debug + Send + Sync {
     /// Its metrics, each with a name of its own.
     fn families(&self) -> Vec<Family>;

@@ -1,7 +1,9 @@
 //! What a server reports to its operator: health, and what the live page shows every second.
 
+use std::time::Duration;
+
 use super::{
-    LATENCY_BOUNDS_US, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN,
+    LATENCY_BOUNDS, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN,
     condition::Condition,
     report::{Buffers, Health, MemoryUse, Status, Transports, TypeRow},
 };
@@ -10,7 +12,7 @@ use super::{
 const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
 
 impl Health {
-    /// The health of a server now, in this condition.
+    /// The health of a server now, in this condition. [Example](Condition).
     #[must_use]
     pub fn new(metrics: &Metrics, condition: &Condition) -> Self {
         Self::from_snapshot(metrics, metrics.snapshot(), condition)
@@ -20,8 +22,8 @@ impl Health {
         Self {
             status: condition.status().to_owned(),
             reason: condition.not_ready(),
-            uptime_seconds: snapshot.uptime.as_secs(),
-            ends_in_seconds: metrics.ends_in().map(|left| left.as_secs()),
+            uptime: snapshot.uptime,
+            ends_in: metrics.ends_in(),
             total_requests: snapshot.total_requests(),
             active_connections: snapshot.active_connections,
             transports: Transports {
@@ -48,13 +50,13 @@ impl Health {
 }
 
 impl Status {
-    /// A server now, in this condition.
+    /// A server now, in this condition. [Example](Condition).
     #[must_use]
     pub fn new(metrics: &Metrics, condition: &Condition) -> Self {
         let snapshot = metrics.snapshot();
         Self {
-            at_ms: u64::try_from(metrics.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            bounds_us: LATENCY_BOUNDS_US.to_vec(),
+            at: metrics.started.elapsed(),
+            bounds: LATENCY_BOUNDS.to_vec(),
             buckets: snapshot.types.iter().map(|row| row.buckets.clone()).collect(),
             errors: snapshot.errors().collect(),
             health: Health::from_snapshot(metrics, snapshot, condition),
@@ -66,7 +68,7 @@ impl Status {
 impl Metrics {
     /// All there is to know at this moment, as the JSON of a [`Status`]: what `/health` shows as `health`, and the
     /// buckets of the latencies. Asks the threads of the server and waits for their answers, for half a second at most.
-    /// Runs on tokio.
+    /// Runs on tokio. [Example](Condition).
     #[cfg(feature = "tokio")]
     pub async fn overview(&self) -> String {
         let condition = self.condition().await;
@@ -95,8 +97,8 @@ impl Snapshot {
 }
 
 impl TypeSnapshot {
-    /// Upper bounds of the latency buckets, in microseconds.
-    pub const LATENCY_BOUNDS_US: [u64; 16] = LATENCY_BOUNDS_US;
+    /// Upper bounds of the latency buckets, each of whole microseconds.
+    pub const LATENCY_BOUNDS: [Duration; 16] = LATENCY_BOUNDS;
     /// The name of the row of all message types that no handler has.
     pub const UNKNOWN: &str = UNKNOWN;
 }
@@ -226,7 +228,7 @@ mod tests {
         metrics.shard(1).time(1, 10, 32);
         metrics.shard(1).time(1, 99_000_000, 1);
         let row = metrics.snapshot().types.swap_remove(0);
-        assert_eq!(row.buckets.len(), TypeSnapshot::LATENCY_BOUNDS_US.len() + 1);
+        assert_eq!(row.buckets.len(), TypeSnapshot::LATENCY_BOUNDS.len() + 1);
         assert_eq!(
             (row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum.as_micros()),
             (32, 32, 1, 99_000_352)

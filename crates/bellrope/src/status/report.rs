@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::panel::Panel;
+use super::{panel::Panel, times};
 use crate::{
     breaker::{BreakerSnapshot, BreakerState, CallerSnapshot},
     settings::millis,
@@ -23,11 +23,13 @@ pub struct Health {
     /// Why new connections should go elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Seconds since the server started.
-    pub uptime_seconds: u64,
-    /// Seconds until the server ends because nobody uses it, if nobody comes (`exit_when_idle_ms`).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ends_in_seconds: Option<u64>,
+    /// How long ago the server started. As JSON in whole seconds, as `uptime_seconds`.
+    #[serde(rename = "uptime_seconds", with = "times::seconds")]
+    pub uptime: Duration,
+    /// When the server ends because nobody uses it, if nobody comes (`exit_when_idle_ms`): in whole seconds from now, as
+    /// `ends_in_seconds`.
+    #[serde(rename = "ends_in_seconds", with = "times::optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub ends_in: Option<Duration>,
     /// Calls that have ended.
     pub total_requests: u64,
     /// Connections that are open.
@@ -76,10 +78,12 @@ pub struct Health {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Status {
-    /// Milliseconds since the server started.
-    pub at_ms: u64,
-    /// Upper bounds of the buckets, in microseconds; one more bucket is beyond them all.
-    pub bounds_us: Vec<u64>,
+    /// How long after the start of the server this was. As JSON in whole milliseconds, as `at_ms`.
+    #[serde(rename = "at_ms", with = "times::millis")]
+    pub at: Duration,
+    /// Upper bounds of the buckets; one more bucket is beyond them all. As JSON in microseconds, as `bounds_us`.
+    #[serde(rename = "bounds_us", with = "times::micros")]
+    pub bounds: Vec<Duration>,
     /// One row a message type, in the order of `types`: calls a bucket.
     pub buckets: Vec<Vec<u64>>,
     /// What went wrong, by kind.
@@ -194,6 +198,12 @@ pub struct MemoryUse {
 impl MemoryUse {
     /// Memory of the process with this id.
     ///
+    /// ```
+    /// use bellrope::status::MemoryUse;
+    ///
+    /// assert!(MemoryUse::of(std::process::id()).unwrap().rss_kb > 0);
+    /// ```
+    ///
     /// # Errors
     /// If there is no such process, or `/proc` is not mounted.
     pub fn of(pid: u32) -> std::io::Result<Self> {
@@ -230,6 +240,14 @@ impl From<CallerSnapshot> for CallerRow {
 }
 
 /// Counts by name, in the server's order. In JSON a map.
+///
+/// ```
+/// use bellrope::status::Counts;
+///
+/// let counts: Counts = [("ok", 3), ("cancelled", 1)].into_iter().collect();
+/// assert_eq!((counts.of("ok"), counts.of("other"), counts.total()), (3, 0, 4));
+/// assert_eq!(counts.iter().next(), Some(("ok", 3)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts(Vec<(Cow<'static, str>, u64)>);
 
@@ -303,7 +321,7 @@ mod tests {
         let status: Status =
             serde_json::from_str(r#"{ "at_ms": 1, "moods": [], "health": { "types": [{ "name": "x" }], "tea": 1 } }"#)
                 .unwrap();
-        assert_eq!((status.at_ms, status.health.types[0].name.as_str()), (1, "x"));
+        assert_eq!((status.at, status.health.types[0].name.as_str()), (Duration::from_millis(1), "x"));
         assert_eq!(status.health.types[0].outcomes.of("ok"), 0);
     }
 

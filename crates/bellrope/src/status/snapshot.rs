@@ -25,7 +25,7 @@ pub struct TypeSnapshot {
 }
 
 impl TypeSnapshot {
-    /// Calls that have ended.
+    /// Calls that have ended. [Example](Snapshot).
     #[must_use]
     pub fn total(&self) -> u64 {
         self.outcomes.iter().map(|(_, count)| count).sum()
@@ -33,6 +33,22 @@ impl TypeSnapshot {
 }
 
 /// All counters at one moment.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use bellrope::{Server, status::TypeSnapshot};
+///
+/// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+/// let snapshot = server.metrics().snapshot();
+/// assert_eq!(snapshot.total_requests(), snapshot.types.iter().map(TypeSnapshot::total).sum::<u64>());
+/// for (kind, count) in snapshot.errors().filter(|(_, count)| *count > 0) {
+///     println!("{kind}: {count}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// A row a message type.

@@ -61,9 +61,9 @@ fn an_idle_server_says_when_it_ends_and_work_that_comes_by_another_way_counts() 
     let (server, said) = server(&home, Duration::from_secs(3_600));
     let metrics = server.metrics();
     let health = || Health::new(&metrics, &metrics.condition_since(LivenessProbe::default()));
-    eventually("an end in sight", || health().ends_in_seconds.is_some_and(|left| (3_000..=3_600).contains(&left)));
+    eventually("an end in sight", || health().ends_in.is_some_and(|left| (3_000..=3_600).contains(&left.as_secs())));
     let working = metrics.activity().begin();
-    eventually("no end in sight", || health().ends_in_seconds.is_none());
+    eventually("no end in sight", || health().ends_in.is_none());
     server.reload(&ServerConfig::new().exit_when_idle(SHORT)).unwrap();
     // A turn of the acceptor that has the new setting, and one more.
     for _ in 0..2 {

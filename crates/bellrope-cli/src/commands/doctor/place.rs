@@ -136,7 +136,7 @@ fn reported(report: &HealthReport) -> Vec<Finding> {
     let one = |provider: &bellrope_gateway::ProviderHealth| {
         let name = provider.provider.escape_debug();
         let Some(error) = provider.error.as_ref().filter(|_| !provider.healthy) else {
-            return Finding::ok("provider", format!("{name} answers, in {} ms", provider.latency_ms));
+            return Finding::ok("provider", format!("{name} answers, in {} ms", provider.latency.as_millis()));
         };
         let (found, fix) =
             (format!("{name}: {}", error.message.escape_debug()), "fix that, or choose another --provider");

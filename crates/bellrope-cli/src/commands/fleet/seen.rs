@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use bellrope_fleet::{Listed, ListedType};
 use serde::Serialize;
 
+use crate::units::whole_micros;
+
 /// How long an instance that answers no more is still shown.
 const GONE: Duration = Duration::from_secs(30);
 
@@ -129,8 +131,8 @@ fn view(mut instances: Vec<InstanceView>, since: &[ListedType]) -> FleetView {
         calls_per_second: instances.iter().fold(0.0, |sum, row| sum + row.calls_per_second),
         errors_per_second: instances.iter().fold(0.0, |sum, row| sum + row.errors_per_second),
         running: instances.iter().filter(|row| row.state != State::Gone).map(|row| row.running).sum(),
-        p50_us: all.p50_us,
-        p99_us: all.p99_us,
+        p50_us: all.p50.map(whole_micros),
+        p99_us: all.p99.map(whole_micros),
         instances,
     }
 }
@@ -149,13 +151,13 @@ fn instance(now: &Listed, before: Option<&Listed>, seconds: f64) -> InstanceView
         errors: all.errors,
         calls_per_second: rate(since.requests),
         errors_per_second: rate(since.errors),
-        p50_us: since.p50_us,
-        p99_us: since.p99_us,
+        p50_us: since.p50.map(whole_micros),
+        p99_us: since.p99.map(whole_micros),
         link: LinkView {
             nats: now.nats.clone(),
             since: now.started.clone(),
             made: now.links,
-            answered_us: now.answered_us,
+            answered_us: whole_micros(now.answered_within),
         },
         types: now.types.iter().map(|row| row.name.clone()).collect(),
     }

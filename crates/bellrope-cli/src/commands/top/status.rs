@@ -3,6 +3,8 @@
 use bellrope::status::{BreakerRow, Buffers, MemoryUse, STATS, Status, Transports};
 use serde::Serialize;
 
+use crate::units::whole_micros;
+
 /// What is shown, and printed as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct TopReport {
@@ -51,8 +53,8 @@ pub(crate) struct Latency {
 /// What there is to see of `status`. Rates and quantiles are of the time since `before`, if that was the same server.
 pub(super) fn since(status: &Status, before: Option<&Status>) -> TopReport {
     // A server that has started again counts from zero.
-    let before = before.filter(|before| before.at_ms < status.at_ms && is_same_server(status, before));
-    let seconds = before.map_or(0.0, |before| (status.at_ms - before.at_ms) as f64 / 1_000.0);
+    let before = before.filter(|before| before.at < status.at && is_same_server(status, before));
+    let seconds = before.map_or(0.0, |before| (status.at - before.at).as_secs_f64());
     let rate = |now: u64, then: Option<u64>| match then {
         Some(then) if seconds > 0.0 => now.saturating_sub(then) as f64 / seconds,
         _ => 0.0,
@@ -81,7 +83,7 @@ pub(super) fn since(status: &Status, before: Option<&Status>) -> TopReport {
         status: health.status.clone(),
         reason: health.reason.clone(),
         version: health.version.clone(),
-        uptime_seconds: health.uptime_seconds,
+        uptime_seconds: health.uptime.as_secs(),
         calls: health.total_requests,
         calls_per_second: rate(others(status), before.map(others)),
         errors_per_second: rate(status.errors.total(), before.map(|before| before.errors.total())),
@@ -119,7 +121,8 @@ fn latency(status: &Status, buckets: &[u64]) -> Latency {
             seen >= rank
         });
         // Beyond all bounds is at least the last one.
-        bucket.and_then(|bucket| status.bounds_us.get(bucket).or(status.bounds_us.last())).copied()
+        let bound = bucket.and_then(|bucket| status.bounds.get(bucket).or(status.bounds.last()));
+        bound.copied().map(whole_micros)
     };
     Latency { p50_us: quantile(50), p95_us: quantile(95), p99_us: quantile(99) }
 }

@@ -124,7 +124,8 @@ mod tests {
         }
 
         fn health(&self) -> BoxFuture<'_, ProviderHealth> {
-            let health = ProviderHealth { provider: "silent".into(), healthy: true, latency_ms: 0, error: None };
+            let health =
+                ProviderHealth { provider: "silent".into(), healthy: true, latency: Duration::ZERO, error: None };
             Box::pin(async { health })
         }
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::time::{advance, sleep};
@@ -8,7 +10,7 @@ use crate::message::StopReason;
 const US: Owner = Owner::User(7);
 
 fn answers(keep_bytes: u64) -> KeptAnswers {
-    KeptAnswers::new(AnswerSettings { keep_s: 60, keep_bytes })
+    KeptAnswers::new(AnswerSettings { keep: Duration::from_secs(60), keep_bytes })
 }
 
 fn begin(answers: &KeptAnswers, goes_on_unread: bool) -> KeptAnswer {

@@ -251,7 +251,7 @@ impl Provider for HttpProvider {
             ProviderHealth {
                 provider: self.remote.name.clone(),
                 healthy: found.is_ok(),
-                latency_ms: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+                latency: started.elapsed(),
                 error: found.err().map(|error| error.info()),
             }
         })

@@ -1,5 +1,7 @@
 //! What a call and a chunk take of each party: CPU time, and how often its threads are woken.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use bellrope_shm::proc;
 use bellrope_terminal::{Outcome, output};
@@ -28,9 +30,9 @@ struct Cost {
 #[derive(Debug)]
 pub(super) struct Had([Sum; 4]);
 
-/// Of the threads of some processes: nanoseconds on a CPU, and how often they were woken.
+/// Of the threads of some processes: time on a CPU, and how often they were woken.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sum(u64, u64);
+struct Sum(Duration, u64);
 
 impl Had {
     pub(super) fn now(stage: &Stage) -> anyhow::Result<Self> {
@@ -42,7 +44,7 @@ impl Had {
                 // A thread that has ended meanwhile was none of those that carry calls.
                 for thread in proc::threads(*pid).context("finding the threads of a party")? {
                     if let (Ok(share), Ok(sleeps)) = (thread.cpu_share(), thread.sleeps()) {
-                        *sum = Sum(sum.0 + share.ran_ns, sum.1 + sleeps);
+                        *sum = Sum(sum.0 + share.ran, sum.1 + sleeps);
                     }
                 }
             }
@@ -52,10 +54,11 @@ impl Had {
 
     /// What each of `count` things took, of all that went through between `before` and this.
     pub(super) fn since(&self, before: &Self, count: u64) -> Costs {
-        let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / count as f64;
+        let each = |sum: f64| sum / count as f64;
         let of = |party: usize| {
             let (now, before) = (self.0[party], before.0[party]);
-            Cost { cpu_us: each(now.0, before.0) / 1000.0, woken: each(now.1, before.1) }
+            let (ran, woken) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+            Cost { cpu_us: each(ran.as_nanos() as f64) / 1000.0, woken: each(woken as f64) }
         };
         Costs { client: of(0), importing: of(1), nats: of(2), instances: of(3) }
     }

@@ -199,6 +199,7 @@ impl AsyncUpload {
     }
 
     /// The two halves: what sends, and what waits for the answer, which may come before the stream has ended.
+    /// [Example](AsyncAnswer).
     #[must_use]
     pub fn split(self) -> (AsyncChunkSink, AsyncAnswer) {
         let deadline = self.sink.deadline;

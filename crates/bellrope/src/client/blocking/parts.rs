@@ -43,7 +43,7 @@ impl Client {
         self.call_reader_with(message_type, request, &CallOptions::new())
     }
 
-    /// As [`Self::call_reader`], with options, as [`Self::stream_with`].
+    /// As [`Self::call_reader`], with options, as [`Self::stream_with`]. [Example](Self::call_reader).
     ///
     /// # Errors
     /// As there.
@@ -84,7 +84,7 @@ impl Client {
         self.call_writer_with(message_type, head, &CallOptions::new())
     }
 
-    /// As [`Self::call_writer`], with options, as [`Self::client_stream_with`].
+    /// As [`Self::call_writer`], with options, as [`Self::client_stream_with`]. [Example](Self::call_writer).
     ///
     /// # Errors
     /// As there.
@@ -136,7 +136,7 @@ impl Client {
         self.call_both_ways_with(message_type, head, &CallOptions::new())
     }
 
-    /// As [`Self::call_both_ways`], with options, as [`Self::duplex_with`].
+    /// As [`Self::call_both_ways`], with options, as [`Self::duplex_with`]. [Example](Self::call_both_ways).
     ///
     /// # Errors
     /// As there.
@@ -225,7 +225,7 @@ impl Read for CallReader {
 }
 
 impl CallWriter {
-    /// Ends the request and waits for the reply, as [`Upload::finish`].
+    /// Ends the request and waits for the reply, as [`Upload::finish`]. [Example](Client::call_writer).
     ///
     /// # Errors
     /// [`CallError`] says how the call ended.
@@ -233,7 +233,7 @@ impl CallWriter {
         self.finish_with(&CallOptions::new())
     }
 
-    /// As [`Self::finish`], with options, as [`Upload::finish_with`].
+    /// As [`Self::finish`], with options, as [`Upload::finish_with`]. [Example](Client::call_writer).
     ///
     /// # Errors
     /// As there.
@@ -255,7 +255,7 @@ impl Write for CallWriter {
 }
 
 impl RequestWriter {
-    /// Ends the request: it is whole.
+    /// Ends the request: it is whole. [Example](Client::call_both_ways).
     ///
     /// # Errors
     /// As of writing: the last of it was not sent, and the call is cancelled unless it has ended.

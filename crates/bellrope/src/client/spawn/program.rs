@@ -119,6 +119,12 @@ impl Spawn {
     }
 
     /// Has `tell` called when a server is started, before it is waited for. Where one is found it is not called.
+    ///
+    /// ```
+    /// use bellrope::client::Spawn;
+    ///
+    /// let spawn = Spawn::program("bellrope").on_start(|started| eprintln!("started a server, process {}", started.pid));
+    /// ```
     #[must_use]
     pub fn on_start(mut self, tell: impl Fn(&Started<'_>) + Send + Sync + 'static) -> Self {
         self.on_start = Some(OnStart(Arc::new(tell)));

@@ -319,7 +319,7 @@ impl Acceptor {
         // Those who wait for a place come first.
         self.seat_newcomers(now);
         match self.core.connection_limits.take(&self.core.live, peer, hello.class == PRIORITY) {
-            Ok(slot) => self.seat(socket, peer, hello, slot),
+            Ok(slot) => self.assign(socket, peer, hello, slot),
             Err(shortage) => {
                 if shortage.giver.is_none() || self.newcomers.len() >= self.core.live.max_half_open() as usize {
                     return self.refuse(&socket, peer.pid, HandshakeStatus::Full, &shortage.text);
@@ -338,7 +338,7 @@ impl Acceptor {
             let shortage = match self.core.connection_limits.take(&self.core.live, first.peer, is_priority) {
                 Ok(slot) => {
                     let Some(Newcomer { socket, peer, hello, .. }) = self.newcomers.pop() else { return };
-                    self.seat(socket, peer, hello, slot);
+                    self.assign(socket, peer, hello, slot);
                     continue;
                 }
                 Err(shortage) => shortage,
@@ -375,7 +375,7 @@ impl Acceptor {
     }
 
     /// Makes a connection of a finished handshake that has its place.
-    fn seat(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello, slot: ConnectionSlot) {
+    fn assign(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello, slot: ConnectionSlot) {
         KillPoint::Seated.reached();
         let priority = hello.class == PRIORITY;
         let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;

@@ -12,6 +12,27 @@ use super::{
 use crate::server::error::HandlerError;
 
 /// A message type that [`ServerBuilder::behind`](crate::server::ServerBuilder::behind) took out, with what answered it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// use std::sync::Arc;
+///
+/// use bellrope::{Server, client::Style};
+///
+/// let server = Server::builder()
+///     .unary_async("echo", |call| async move { Ok(call.into_payload()) })
+///     .behind(|name| name == "echo")
+///     .bind(&path)?;
+/// let echo = server.behind().remove(0);
+/// assert_eq!((echo.name(), echo.style(), echo.weight(), echo.payload_mark()), ("echo", Style::Unary, 1, (0, 0)));
+/// assert!(echo.front().is_none());
+/// assert!(echo.put_in_front(Arc::new("whoever registers a type of its name")));
+/// assert!(echo.front().is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Behind(TakenOut);
 
@@ -60,7 +81,7 @@ impl Behind {
     }
 
     /// Has a call answered as it would have been, with the halves that its style has. The answer of one with chunks from the
-    /// server is empty.
+    /// server is empty. [Example](crate::server::ServerBuilder::behind).
     ///
     /// # Errors
     /// The handler's; without the halves that its style has, that it has not run.

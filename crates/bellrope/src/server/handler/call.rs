@@ -7,6 +7,31 @@ use bellrope_proto::metadata::Metadata;
 use super::context::CallContext;
 
 /// A call as a handler on the worker sees it: the payload is a private copy that nobody else can change.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("who.sock");
+/// use std::time::Duration;
+///
+/// use bellrope::{Client, HandlerError, Server};
+///
+/// let server = Server::builder()
+///     .unary("who", |call, reply| {
+///         if call.payload().is_empty() {
+///             return Err(HandlerError::invalid_request("say who you are"));
+///         }
+///         let session = call.metadata().and_then(|metadata| metadata.session_text()).unwrap_or("none");
+///         let has_deadline = call.time_left().is_some();
+///         reply.put(format!("connection {}, session {session}, deadline {has_deadline}", call.connection()).as_bytes());
+///         Ok(())
+///     })
+///     .bind(&path)?;
+/// let answer = Client::connect(&path)?.call_within("who", b"me", Duration::from_secs(5))?;
+/// assert!(answer.ends_with(b", session none, deadline true"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     pub(crate) payload: &'a [u8],
@@ -41,6 +66,28 @@ impl<'a> Call<'a> {
 }
 
 /// A call whose handler makes the reply out of the request, in the memory in which that came.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("sign.sock");
+/// use std::time::Duration;
+///
+/// use bellrope::{Client, Server};
+///
+/// let server = Server::builder()
+///     .in_place("sign", |call| {
+///         let (has_deadline, has_trace) = (call.time_left().is_some(), call.metadata().is_some());
+///         let signature = format!(" (connection {}, deadline {has_deadline}, metadata {has_trace})", call.connection());
+///         call.message().extend_from_slice(signature.as_bytes());
+///         Ok(())
+///     })
+///     .bind(&path)?;
+/// let answer = Client::connect(&path)?.call_within("sign", b"ding", Duration::from_secs(5))?;
+/// assert!(answer.starts_with(b"ding (connection ") && answer.ends_with(b", deadline true, metadata false)"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct CallInPlace<'a> {
     pub(crate) message: &'a mut Vec<u8>,

@@ -26,6 +26,29 @@ use crate::{
 };
 
 /// A call as an async handler sees it.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("who.sock");
+/// use bellrope::{Client, Server};
+///
+/// let server = Server::builder()
+///     .unary_async("who", |call| async move {
+///         // A token proves who calls, the kernel vouches for the user and the process, and a name of a process proves nothing.
+///         let who = call.token().unwrap_or_else(|| format!("user {}", call.user()));
+///         println!("{who}, process {:?} ({:?})", call.process(), call.process_name());
+///         println!("connection {}, for breakers {}", call.connection(), call.caller());
+///         println!("on another machine: {:?}", call.vouched());
+///         let session = call.metadata().and_then(|metadata| metadata.session_text());
+///         println!("session {session:?}, time left {:?}, {} bytes", call.time_left(), call.payload().len());
+///         Ok(call.into_payload())
+///     })
+///     .bind(&path)?;
+/// assert_eq!(Client::connect(&path)?.call("who", b"ding")?, b"ding");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
@@ -73,6 +96,26 @@ impl fmt::Debug for TokenNames {
 }
 
 /// Claims room in the server's buffer budget for one call: see [`OwnedCall::room_claims`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("collect.sock");
+/// let server = bellrope::Server::builder()
+///     .unary_async("collect", |call| async move {
+///         let claims = call.room_claims();
+///         let (mut answer, mut rooms) = (Vec::new(), Vec::new());
+///         for part in 0..3_u8 {
+///             rooms.push(claims.claim_now(1024)?); // given back when the handler has ended
+///             answer.extend([part; 1024]);
+///         }
+///         Ok(answer)
+///     })
+///     .bind(&path)?;
+/// assert_eq!(bellrope::Client::connect(&path)?.call("collect", b"")?.len(), 3 * 1024);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RoomClaims {
     holder: Arc<Holder>,
@@ -129,6 +172,7 @@ impl OwnedCall {
     }
 
     /// What claims room for this call when the call itself has been given away: for an answer that grows.
+    /// [Example](RoomClaims).
     #[must_use]
     pub fn room_claims(&self) -> RoomClaims {
         RoomClaims { holder: Arc::clone(&self.holder) }
@@ -241,6 +285,34 @@ impl RoomClaims {
 }
 
 /// Whether somebody still wants the answer to a call. Clones tell of the same call, also after it has ended.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("never.sock");
+/// use std::{sync::mpsc, time::Duration};
+///
+/// use bellrope::{Client, Server};
+///
+/// let (telling, told) = mpsc::channel();
+/// let server = Server::builder()
+///     .unary_async("never", move |call| {
+///         let (cancelled, telling) = (call.cancelled(), telling.clone());
+///         async move {
+///             tokio::spawn(async move {
+///                 cancelled.wait().await;
+///                 println!("its caller does not want it any more: {}", cancelled.is_withdrawn());
+///                 let _ = telling.send(cancelled.is_cancelled());
+///             });
+///             std::future::pending().await
+///         }
+///     })
+///     .bind(&path)?;
+/// assert!(Client::connect(&path)?.call_within("never", b"", Duration::from_millis(20)).is_err());
+/// assert!(told.recv()?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Cancelled(Arc<Cancellation>);
 

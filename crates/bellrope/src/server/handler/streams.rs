@@ -37,6 +37,27 @@ impl From<SendError> for crate::server::error::HandlerError {
 ///
 /// A chunk waits for the reader's credit and for room in the ring; about [`ChunkSender::AHEAD`] bytes wait for one
 /// stream, then [`ChunkSender::send`] does. That is how a slow reader slows down its source and nobody else.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("count.sock");
+/// let server = bellrope::Server::builder()
+///     .server_stream("count", |_, mut chunks| async move {
+///         chunks.send("one ").await?;
+///         chunks.send_all(&["two ", "three "]).await?; // told to the worker together
+///         for part in b"four".chunks(chunks.max_chunk()) {
+///             chunks.send(part).await?;
+///         }
+///         Ok(())
+///     })
+///     .bind(&path)?;
+/// let client = bellrope::Client::connect(&path)?;
+/// let words = client.stream("count", b"")?.collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(words.concat(), b"one two three four");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChunkSender {
     pub(crate) port: Port,

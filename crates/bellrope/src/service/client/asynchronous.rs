@@ -121,7 +121,7 @@ pub struct AsyncItems<T, E> {
 }
 
 impl<T, E> AsyncItems<T, E> {
-    /// The next item. `None` after the last one, or after an error of the call.
+    /// The next item. `None` after the last one, or after an error of the call. [Example](AsyncOutgoing).
     pub async fn next(&mut self) -> Option<Result<T, ServiceError<E>>> {
         poll_fn(|context| self.poll_item(context)).await
     }
@@ -155,6 +155,51 @@ impl<T, E> fmt::Debug for AsyncItems<T, E> {
 }
 
 /// What a method is sent that has streams both ways. Dropping it, or [`finish`](Self::finish), ends the stream.
+///
+/// ```
+/// use bellrope::{Server, client::CallOptions, service::{Incoming, Stream, produce}};
+///
+/// #[bellrope::service]
+/// trait Sums {
+///     async fn sum(&self, numbers: Incoming<u32>) -> u32;
+///     fn sums(&self, numbers: Incoming<u32>) -> impl Stream<Item = u32>;
+/// }
+/// # struct Host;
+/// # #[bellrope::service]
+/// # impl Sums for Host {
+/// #     async fn sum(&self, mut numbers: Incoming<u32>) -> u32 {
+/// #         let mut sum = 0;
+/// #         while let Some(number) = numbers.next().await { sum += number; }
+/// #         sum
+/// #     }
+/// #     fn sums(&self, mut numbers: Incoming<u32>) -> impl Stream<Item = u32> {
+/// #         produce(async move |sender| {
+/// #             let mut sum = 0;
+/// #             while let Some(number) = numbers.next().await { sum += number; sender.send(sum).await; }
+/// #         })
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("sums.sock");
+/// # let server = Server::builder().service(Host).bind(&path)?;
+/// let client = SumsClient::connect(&path).await?;
+/// let (mut numbers, mut sums) = client.sums().await?;
+/// numbers.send(&1).await?;
+/// numbers.send(&2).await?;
+/// assert_eq!((sums.next().await.unwrap()?, sums.next().await.unwrap()?), (1, 3));
+/// numbers.finish();
+/// assert!(sums.next().await.is_none());
+///
+/// let mut numbers = client.sum().await?; // one answer
+/// numbers.send(&1).await?;
+/// assert_eq!(numbers.finish().await?, 1);
+/// let soon = CallOptions::new().timeout(std::time::Duration::from_secs(5));
+/// assert_eq!(client.sum().await?.finish_with(&soon).await?, 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct AsyncOutgoing<I> {
     sink: AsyncChunkSink,
     bytes: Vec<u8>,
@@ -164,6 +209,7 @@ pub struct AsyncOutgoing<I> {
 
 impl<I> AsyncOutgoing<I> {
     /// Sends an item. Waits while the method is slow. Answers `false` if the call has ended, so that no more is wanted.
+    /// [Example](Self).
     ///
     /// # Errors
     /// As [`AsyncChunkSink::send`]; [`CallError::Unwritable`].
@@ -172,7 +218,7 @@ impl<I> AsyncOutgoing<I> {
         self.sink.send(&self.bytes).await
     }
 
-    /// Ends the stream.
+    /// Ends the stream. [Example](Self).
     pub fn finish(self) {}
 }
 
@@ -192,7 +238,7 @@ pub struct AsyncUpload<I, T, E> {
 }
 
 impl<I, T, E> AsyncUpload<I, T, E> {
-    /// Sends an item: see [`AsyncOutgoing::send`].
+    /// Sends an item: see [`AsyncOutgoing::send`]. [Example](AsyncOutgoing).
     ///
     /// # Errors
     /// As there.
@@ -201,7 +247,7 @@ impl<I, T, E> AsyncUpload<I, T, E> {
         Ok(self.upload.send(&self.bytes).await?)
     }
 
-    /// Ends the stream and waits for the answer.
+    /// Ends the stream and waits for the answer. [Example](AsyncOutgoing).
     ///
     /// # Errors
     /// How the call ended.
@@ -209,7 +255,7 @@ impl<I, T, E> AsyncUpload<I, T, E> {
         self.finish_with(&CallOptions::new()).await
     }
 
-    /// As [`Self::finish`], with a time-out for the answer, or a cancel token.
+    /// As [`Self::finish`], with a time-out for the answer, or a cancel token. [Example](AsyncOutgoing).
     ///
     /// # Errors
     /// As there.

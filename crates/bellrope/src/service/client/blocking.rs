@@ -145,6 +145,49 @@ impl<T, E> fmt::Debug for Items<T, E> {
 }
 
 /// What a method is sent that has streams both ways. Dropping it, or [`finish`](Self::finish), ends the stream.
+///
+/// ```
+/// use bellrope::{Server, client::CallOptions, service::{Incoming, Stream, produce}};
+///
+/// #[bellrope::service]
+/// trait Sums {
+///     async fn sum(&self, numbers: Incoming<u32>) -> u32;
+///     fn sums(&self, numbers: Incoming<u32>) -> impl Stream<Item = u32>;
+/// }
+/// # struct Host;
+/// # #[bellrope::service]
+/// # impl Sums for Host {
+/// #     async fn sum(&self, mut numbers: Incoming<u32>) -> u32 {
+/// #         let mut sum = 0;
+/// #         while let Some(number) = numbers.next().await { sum += number; }
+/// #         sum
+/// #     }
+/// #     fn sums(&self, mut numbers: Incoming<u32>) -> impl Stream<Item = u32> {
+/// #         produce(async move |sender| {
+/// #             let mut sum = 0;
+/// #             while let Some(number) = numbers.next().await { sum += number; sender.send(sum).await; }
+/// #         })
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("sums.sock");
+/// # let server = Server::builder().service(Host).bind(&path)?;
+/// let client = SumsBlockingClient::connect(&path)?;
+/// let (mut numbers, mut sums) = client.sums()?;
+/// numbers.send(&1)?;
+/// numbers.send(&2)?;
+/// assert_eq!((sums.next().unwrap()?, sums.next().unwrap()?), (1, 3));
+/// numbers.finish();
+/// assert!(sums.next().is_none());
+///
+/// let mut numbers = client.sum()?; // one answer
+/// numbers.send(&1)?;
+/// assert_eq!(numbers.finish()?, 1);
+/// assert_eq!(client.sum()?.finish_with(&CallOptions::new().timeout(std::time::Duration::from_secs(5)))?, 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Outgoing<I> {
     sink: ChunkSink,
     bytes: Vec<u8>,
@@ -154,6 +197,7 @@ pub struct Outgoing<I> {
 
 impl<I> Outgoing<I> {
     /// Sends an item. Waits while the method is slow. Answers `false` if the call has ended, so that no more is wanted.
+    /// [Example](Self).
     ///
     /// # Errors
     /// As [`ChunkSink::send`]; [`CallError::Unwritable`].
@@ -162,7 +206,7 @@ impl<I> Outgoing<I> {
         self.sink.send(&self.bytes)
     }
 
-    /// Ends the stream.
+    /// Ends the stream. [Example](Self).
     pub fn finish(self) {}
 }
 
@@ -182,7 +226,7 @@ pub struct Upload<I, T, E> {
 }
 
 impl<I, T, E> Upload<I, T, E> {
-    /// Sends an item: see [`Outgoing::send`].
+    /// Sends an item: see [`Outgoing::send`]. [Example](Outgoing).
     ///
     /// # Errors
     /// As there.
@@ -191,7 +235,7 @@ impl<I, T, E> Upload<I, T, E> {
         Ok(self.upload.send(&self.bytes)?)
     }
 
-    /// Ends the stream and waits for the answer.
+    /// Ends the stream and waits for the answer. [Example](Outgoing).
     ///
     /// # Errors
     /// How the call ended.
@@ -199,7 +243,7 @@ impl<I, T, E> Upload<I, T, E> {
         self.finish_with(&CallOptions::new())
     }
 
-    /// As [`Self::finish`], with a time-out for the answer, or a cancel token.
+    /// As [`Self::finish`], with a time-out for the answer, or a cancel token. [Example](Outgoing).
     ///
     /// # Errors
     /// As there.

@@ -17,7 +17,7 @@ const MOST_NAME: usize = 4096;
 
 impl Schema {
     /// Reads what `bellrope.schema` answers with, of whatever server. A schema has at most 1 MiB, its names 4 KiB, and it
-    /// names no types but its own.
+    /// names no types but its own. [Example](Self).
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -38,6 +38,7 @@ impl Schema {
     }
 
     /// Whether its names are not too long, and it names no types but its own and no numbers that there are not.
+    /// [Example](Self).
     ///
     /// # Errors
     /// What is wrong, and where.

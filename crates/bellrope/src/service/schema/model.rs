@@ -106,6 +106,23 @@ pub struct Type {
 }
 
 /// What travels when a method is called.
+///
+/// ```
+/// use bellrope::service::{Schema, Shape};
+///
+/// let schema = Schema {
+///     codec: "postcard".to_owned(),
+///     request: Shape::Unit,
+///     answer: Shape::Text,
+///     sent: Shape::Unit,
+///     types: Vec::new(),
+/// };
+/// schema.check().unwrap();
+/// let theirs = Schema::from_json(&serde_json::to_vec(&schema).unwrap()).unwrap();
+/// assert_eq!(theirs.hash(), schema.hash());
+/// assert!(schema.outcome().is_none(), "its answer is no `Result`");
+/// assert_eq!(schema.read_answer(b"\x04ding").unwrap(), Ok("\"ding\"".to_owned()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
     /// The codec.
@@ -121,7 +138,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The same for schemas that say the same, whatever their types are called. Never 0.
+    /// The same for schemas that say the same, whatever their types are called. Never 0. [Example](Self).
     #[must_use]
     pub fn hash(&self) -> u64 {
         let forms: Vec<_> = self.types.iter().map(|ty| &ty.form).collect();
