@@ -15,6 +15,7 @@ mod chat;
 mod config;
 mod confined;
 mod conversation;
+mod documents;
 mod editor;
 #[cfg(feature = "fleet")]
 mod fleet;
