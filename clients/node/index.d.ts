@@ -276,6 +276,8 @@ export class Method<Request = unknown, Answer = unknown, Sent = never> implement
 export class ServiceError<E = any> extends Error {
   constructor(method: string, error: E);
   readonly name: 'ServiceError';
+  readonly code: 'ServiceError';
+  readonly retryable: false;
   readonly method: string;
   /** What the method has answered with. */
   readonly error: E;

@@ -218,6 +218,8 @@ export class ServiceError extends Error {
     super(`${method}: ${shown(error)}`);
     this.method = method;
     this.error = error;
+    this.code = 'ServiceError';
+    this.retryable = false;
   }
 
   get name() {

@@ -1,6 +1,7 @@
 // JSON as typed services have it: whole numbers are exact, and what JSON cannot say is an error where it is written.
 //
-// A whole number beyond 2^53 is a BigInt, in both directions. Such numbers are rare, so that the usual text goes straight
+// A whole number beyond 2^53 is a BigInt when it is read. Written it may be one or a number, whose own digits are sent: the
+// engine would round them to those that suffice to tell it from its neighbours, which are another whole number. Such numbers are rare, so that the usual text goes straight
 // through the engine's own JSON, which knows none: only where there may be one, it travels through that as a text with a
 // mark that nobody else knows.
 
@@ -11,6 +12,10 @@ const MARK = `integer ${randomUUID()} `;
 const MARKED = new RegExp(`"${MARK}(-?\\d+)"`, 'g');
 // Longer than any integer of 128 bits: such a number is rounded, as all numbers of JavaScript are.
 const LONG = /\d{16}/;
+// What the engine may have written instead of a large whole number's own digits.
+const ROUNDED = /\d{16}|\de\+/;
+// No integer of 128 bits is as large.
+const BEYOND = 2 ** 128;
 const LONG_INTEGER = /(?<![\d.eE+-])-?\d{16,40}(?![\d.eE])/g;
 
 /** A value as JSON. Throws what cannot be written. */
@@ -30,17 +35,20 @@ export function decodeJson(bytes) {
 
 /** A value as JSON, with numbers that it cannot say as `null`. */
 export function textOf(value) {
+  let text;
   try {
-    return JSON.stringify(value);
+    text = JSON.stringify(value);
+    if (text === undefined || !ROUNDED.test(text)) return text;
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
     // It may have a BigInt. What else the engine refuses, it refuses again.
-    return JSON.stringify(value, marked).replace(MARKED, '$1');
+    if (!(error instanceof TypeError)) throw error;
   }
+  return JSON.stringify(value, marked).replace(MARKED, '$1');
 }
 
 function marked(key, value) {
-  return typeof value === 'bigint' ? MARK + value : value;
+  if (typeof value === 'bigint') return MARK + value;
+  return Number.isInteger(value) && !Number.isSafeInteger(value) && Math.abs(value) < BEYOND ? MARK + BigInt(value) : value;
 }
 
 function unmarked(key, value) {

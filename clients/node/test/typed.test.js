@@ -52,6 +52,7 @@ test('an error of the application is a value, and no failed call', options, asyn
   const denied = await client.callTyped(size, { path: '/root' }).catch((error) => error);
   assert.ok(denied instanceof ServiceError && !(denied instanceof BellropeError));
   assert.deepEqual([denied.name, denied.method, denied.error], ['ServiceError', 'Files.size', { Denied: { path: '/root' } }]);
+  assert.deepEqual([denied.code, denied.retryable], ['ServiceError', false]);
   assert.equal(denied.message, 'Files.size: {"Denied":{"path":"/root"}}');
   await assert.rejects(client.clientStreamTyped(upload, { name: '' }).finish(), { name: 'ServiceError', error: 'Missing' });
   await assert.rejects(client.callTyped(new Method('Files.broken', { result: true }), {}), { code: 'Handler', number: 7 });
@@ -78,6 +79,8 @@ test('whole numbers are exact, and what JSON cannot say is refused before it is 
   const part = { name: '"12345678901234567890\\', bytes: '', at: [-(2n ** 63n), 1e300] };
   assert.deepEqual(await client.callTyped(same, { part }), part);
   assert.deepEqual(await client.callTyped(same, { part: { ...part, at: [5n, 1] } }), { ...part, at: [5, 1] });
+  // A number's own digits go, not those that suffice to tell it from its neighbours.
+  assert.deepEqual(await client.callTyped(same, { part: { ...part, at: [2 ** 60, 2 ** 60] } }), { ...part, at: [2n ** 60n, 2 ** 60] });
   const refused = (at) => client.callTyped(same, { part: { ...part, at } }).catch((error) => error);
   assert.match((await refused([1, NaN])).message, /^Files\.same: the arguments cannot be written: part\.at\[1\] is NaN/);
   assert.equal((await refused([1, Infinity])).code, 'Unwritable');

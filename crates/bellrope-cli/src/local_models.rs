@@ -78,6 +78,15 @@ pub(crate) fn look_beside(known: &[String]) -> Vec<Found> {
     })
 }
 
+/// Where servers are looked for, in words. `None`: nowhere.
+pub(crate) fn looked_for() -> Option<String> {
+    let ports = ports(std::env::var(LOCAL_MODELS).ok().as_deref());
+    let places =
+        KINDS.iter().zip(ports).filter_map(|(kind, port)| Some(format!("127.0.0.1:{} ({})", port?, kind.title)));
+    let places: Vec<_> = places.collect();
+    (!places.is_empty()).then(|| places.join(" or "))
+}
+
 /// Adds what was found to the providers.
 pub(crate) fn add(settings: &mut GatewaySettings, found: &[Found]) {
     for Found { name, address, .. } in found {

@@ -18,7 +18,10 @@ use tracing_subscriber::{
 };
 
 /// The variables that say how much is logged, the first that is set.
-const VARIABLES: [&str; 2] = ["BELLROPE_LOG", "RUST_LOG"];
+const VARIABLES: [&str; 2] = ["BELLROPE_LOG", COMMON_VARIABLE];
+
+/// The variable that other programs read, too.
+const COMMON_VARIABLE: &str = "RUST_LOG";
 
 type Change = Box<dyn Fn(Targets) -> Result<(), String> + Send + Sync>;
 
@@ -101,9 +104,35 @@ pub(crate) fn change(level: &str) -> Result<(), String> {
 
 /// What a text means that says how much is logged, or how to fix it.
 ///
+/// As [`common_filter`], but a word by itself is a level or one of our own targets: `warning` would be a target of which
+/// there is none, and turn off every line in silence.
+pub(crate) fn filter(text: &str) -> Result<Targets, String> {
+    let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    match parts.find(|part| !part.contains('=') && !part.starts_with(OURS) && part.parse::<LevelFilter>().is_err()) {
+        Some(word) if common_filter(word).is_ok() => Err(format!(
+            "{word:?} is no level; set it to error, warn, info, debug, trace or off{}, or to pairs such as bellrope=debug \
+             ({word}=trace, if it is a target)",
+            nearest(word).map(|level| format!(" (did you mean {level}?)")).unwrap_or_default()
+        )),
+        _ => common_filter(text),
+    }
+}
+
+/// The level that somebody meant who wrote this word.
+fn nearest(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let by_start =
+        levels.into_iter().find(|level| word.len() >= 3 && (word.starts_with(level) || level.starts_with(&word)));
+    let near = |level: &&str| strsim::damerau_levenshtein(&word, level) <= 2;
+    by_start.or_else(|| levels.into_iter().find(near))
+}
+
+/// What a text means that says how much is logged, where it may be meant for other programs too, or how to fix it.
+///
 /// As [`Targets`], but for what stays out of its way: blanks around a part, empty parts (which would be targets that say
 /// nothing), and no part at all, which stands for errors alone. Spans and fields cannot be named.
-pub(crate) fn filter(text: &str) -> Result<Targets, String> {
+fn common_filter(text: &str) -> Result<Targets, String> {
     let unusable = |error: &dyn fmt::Display| {
         format!("set it to error, warn, info, debug or trace, or to pairs such as bellrope=debug ({error})")
     };
@@ -129,6 +158,9 @@ pub(crate) fn filter(text: &str) -> Result<Targets, String> {
     let is_everything = targets.default_level().is_some_and(|level| level == LevelFilter::INFO);
     Ok(if is_everything && !is_named { targets.with_target(LIBRARY, LevelFilter::WARN) } else { targets })
 }
+
+/// What the targets of our own crates begin with.
+const OURS: &str = "bellrope";
 
 /// The target of a library whose lines at the level info repeat ours.
 const LIBRARY: &str = "async_nats";
@@ -173,7 +205,8 @@ fn chosen(default: &str, vars: impl Fn(&str) -> Option<String>) -> Result<Target
     let Some((name, value)) = VARIABLES.iter().find_map(|name| Some((*name, set(name)?))) else {
         return Ok(filter(default).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::ERROR)));
     };
-    filter(&value).map_err(|fix| Unusable { name: name.to_owned(), value, fix })
+    let meaning = if name == COMMON_VARIABLE { common_filter(&value) } else { filter(&value) };
+    meaning.map_err(|fix| Unusable { name: name.to_owned(), value, fix })
 }
 
 #[cfg(test)]
@@ -203,6 +236,28 @@ mod tests {
         let error = chosen("info", |name| (name == "BELLROPE_LOG").then(|| "bellrope=loud".to_owned())).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(r#"BELLROPE_LOG is "bellrope=loud"; set it to error, warn,"#), "{text}");
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_instead_of_turning_the_log_off() {
+        for (text, meant) in [
+            ("warning", Some("warn")),
+            ("inof", Some("info")),
+            ("err", Some("error")),
+            ("verbose", None),
+            ("debug,warning", Some("warn")),
+            ("hyper", None),
+        ] {
+            let fix = filter(text).unwrap_err();
+            assert!(fix.contains(" is no level; set it to error, warn, "), "{fix}");
+            let hint = meant.map(|level| format!("(did you mean {level}?)"));
+            assert_eq!(fix.contains("did you mean"), hint.is_some(), "{fix}");
+            assert!(hint.is_none_or(|hint| fix.contains(&hint)), "{fix}");
+        }
+        assert!(filter("hyper=trace").is_ok() && filter("bellrope::server").is_ok() && filter("WARN").is_ok());
+        // Other programs' targets may stand in a variable that is theirs, too.
+        assert!(chosen("info", |name| (name == "RUST_LOG").then(|| "my_program".to_owned())).is_ok());
+        assert!(chosen("info", |name| (name == "BELLROPE_LOG").then(|| "my_program".to_owned())).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bellrope::{
     CallError, Client,
     breaker::BreakerState,
-    status::{BreakerRow, CallerRow},
+    status::{BreakerRow, CallerRow, OPERATOR},
 };
 
 use crate::socket::{self, SocketArg};
@@ -45,8 +45,8 @@ pub(crate) fn state_in_words(row: &BreakerRow) -> String {
 pub(crate) fn ask(client: &Client, message_type: &str, request: &[u8]) -> anyhow::Result<Vec<u8>> {
     match client.call(message_type, request) {
         Ok(answer) => Ok(answer),
-        Err(CallError::UnknownMessageType { .. }) => anyhow::bail!(
-            "the server does not offer {message_type}: it is older than this program, or was built without `ServerBuilder::operator`"
+        Err(CallError::UnknownMessageType { .. }) if message_type.starts_with(OPERATOR) => anyhow::bail!(
+            "the server has no {message_type}: it was built without `ServerBuilder::operator`, or is older than this program"
         ),
         Err(error) => Err(socket::explain_call(error)),
     }

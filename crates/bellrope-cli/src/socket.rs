@@ -13,6 +13,7 @@ use bellrope::{
     default_socket_path,
     server::BindError,
 };
+use bellrope_gateway::MESSAGE_TYPES;
 use clap::Args;
 
 /// The variable that names the socket where no `--socket` does.
@@ -21,7 +22,7 @@ pub(crate) const VARIABLE: &str = "BELLROPE_SOCKET";
 /// Where the server is.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SocketArg {
-    /// The server's socket [default: $BELLROPE_SOCKET, else $XDG_RUNTIME_DIR/bellrope/bellrope.sock].
+    /// The server's socket [default: $BELLROPE_SOCKET, else bellrope/bellrope.sock in $XDG_RUNTIME_DIR or /run/user/UID, else /tmp/bellrope-UID/bellrope.sock].
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 }
@@ -49,10 +50,13 @@ pub(crate) fn connect(config: ClientConfig) -> anyhow::Result<Client> {
     Client::with(config).map_err(explain)
 }
 
-/// A call that found no server, with how to start one.
+/// A call that found no server, or one without an AI gateway, with what to do.
 pub(crate) fn explain_call(error: CallError) -> anyhow::Error {
     match error {
         CallError::Connect(error) => explain(error),
+        CallError::UnknownMessageType { name, .. } if MESSAGE_TYPES.contains(&name.as_str()) => anyhow!(
+            "the server has no {name}: it is a program without an AI gateway, or older than this one; `bellrope serve` has one"
+        ),
         error => error.into(),
     }
 }

@@ -103,7 +103,7 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     let client = Client::with(config).map_err(|error| late(error.into()))?;
 
     let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
-    let style = style.map_or(Style::Unary, |(_, style)| style);
+    let (is_known, style) = (style.is_some(), style.map_or(Style::Unary, |(_, style)| style));
     // The AI gateway's and the operator's are called with bytes as ever; their schemas are for those who ask for JSON. Every method
     // of a service has a dot in its name, and a server need not be asked about what has none.
     let name = args.message_type.as_str();
@@ -117,7 +117,12 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     if is_method {
         refuse_unknown_codec(&client, name)?;
     }
-    ensure!(!args.json, "{} has no schema, so what it answers is bytes; leave --json away", args.message_type);
+    // That the server has no such type is said by the call.
+    ensure!(
+        !args.json || !is_known,
+        "{} has no schema, so what it answers is bytes; leave --json away",
+        args.message_type
+    );
     let payload = match arguments {
         Arguments::Piped => read_input()?,
         Arguments::Given(payload) => payload,

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
+use anyhow::{Context as _, anyhow};
 use bellrope_gateway::{ModelList, ProviderFault};
-use bellrope_terminal::{Outcome, output};
+use bellrope_terminal::{Outcome, in_words, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -61,11 +61,16 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
     let found = local_models::look_beside(&known);
     let list = match asked {
         Ok(list) => list,
-        Err(error) if found.is_empty() => return Err(error),
-        Err(error) => {
-            tracing::warn!("{error}");
-            ModelList { version: 0, models: Vec::new(), faults: Vec::new() }
-        }
+        Err(error) => match local_models::looked_for() {
+            Some(places) if found.is_empty() => {
+                return Err(anyhow!("{}; nor is there a server of models at {places}", in_words(&error)));
+            }
+            None if found.is_empty() => return Err(error),
+            _ => {
+                tracing::warn!("{error}");
+                ModelList { version: 0, models: Vec::new(), faults: Vec::new() }
+            }
+        },
     };
     let listed = Listed { models: rows(&list, &found), faults: list.faults };
     if args.json {

@@ -178,7 +178,9 @@ pub(super) fn budgets(
         let provider = provider.filter(|_| !asks_others);
         if let Some(provider) = provider.filter(|provider| providers.iter().all(|known| known != provider)) {
             let known = providers.join(", ");
-            let fault = format!("`{name}`: model is of the provider {provider:?}, which is not set up; known: {known}");
+            let fault = format!(
+                "`{name}`: model is of the provider {provider:?}, which is not set up (by a key or an address); known: {known}"
+            );
             found.add_row("budgets", at, Some("model"), fault);
         }
     }

@@ -421,7 +421,7 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
         ),
         (
             "[[budgets]]\nname = \"b\"\nwindow = \"day\"\ntokens = 5\nmodel = \"olama/m\"\n",
-            "bellrope.toml:5:1: budgets `b`: model is of the provider \"olama\", which is not set up; known: ",
+            "bellrope.toml:5:1: budgets `b`: model is of the provider \"olama\", which is not set up (by a key or an address); known: ",
         ),
         ("[[prices]]\nprovider = \"p\"\n", "missing field `model`"),
     ] {

@@ -147,9 +147,13 @@ fn an_operator_is_told_that_a_server_has_nothing_for_one() {
     let _server = serve(&home, Server::builder().unary("echo", |_, _| Ok(())));
     for (command, missing) in [(&["breaker", "list"][..], "bellrope.breaker"), (&["health"], "bellrope.stats")] {
         let expected = format!(
-            "error: the server does not offer {missing}: it is older than this program, or was built without `ServerBuilder::operator`\n"
+            "error: the server has no {missing}: it was built without `ServerBuilder::operator`, or is older than this program\n"
         );
         assert_eq!(home.run(command).failed(1), expected);
+    }
+    for command in [&["models"][..], &["chat", "--no-spawn", "Who is there?"], &["call", "ai.models"]] {
+        let error = home.run(command).failed(1);
+        assert!(error.contains(": it is a program without an AI gateway, or older than this one; "), "{error}");
     }
 }
 

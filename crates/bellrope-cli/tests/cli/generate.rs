@@ -190,7 +190,12 @@ fn each_codec_that_other_languages_do_not_have_is_left_out_by_its_name() {
     );
     assert_eq!(finished.stderr, lines);
     let error = home.run(["call", "Desk.first"]).failed(1);
-    assert!(error.contains("the codec lines is not known here; known are json and postcard"), "{error}");
+    assert!(
+        error.contains(
+            "Desk.first travels as lines, a codec that is not known here; with --bytes, what is given is sent as it is"
+        ),
+        "{error}"
+    );
 }
 
 #[test]

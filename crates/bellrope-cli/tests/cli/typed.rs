@@ -150,6 +150,23 @@ fn an_applications_error_is_told_apart_by_exit_code_and_in_json() {
 }
 
 #[test]
+fn machines_are_told_the_same_whoever_refuses_the_arguments() {
+    let (home, _server) = served();
+    for (service, arguments) in [("Store", r#"{"key":7}"#), ("Names", r#"{"key":7}"#), ("Store", "{"), ("Names", "{")] {
+        let finished = home.run(["call", "--json", &format!("{service}.get"), arguments]);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), ""), "{service} {arguments}");
+        let said: Value = serde_json::from_str(&finished.stdout).unwrap();
+        assert_eq!(
+            (&said["failure"]["blame"], &said["failure"]["retryable"]),
+            (&json!("caller"), &json!(false)),
+            "{said}"
+        );
+    }
+    let error = home.run(["call", "--json", "Store.gett"]).failed(1);
+    assert!(error.contains("no message type \"Store.gett\"; nearest known: Store.get"), "{error}");
+}
+
+#[test]
 fn streams_are_lines_of_json_both_ways() {
     let (home, _server) = served();
     for service in ["Store", "Names"] {

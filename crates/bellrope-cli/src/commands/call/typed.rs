@@ -5,11 +5,11 @@ use std::{
     sync::mpsc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use bellrope::{
     CallError, Client,
-    client::{CallOptions, CancelToken, ChunkStream, Style},
-    service::{Form, Schema, Shape},
+    client::{Blame, CallOptions, CancelToken, ChunkStream, Style},
+    service::{Codec as _, Form, Json, Postcard, Schema, Shape},
 };
 use bellrope_terminal::{ApplicationError, Failed, Outcome, output};
 use serde_json::json;
@@ -47,9 +47,14 @@ impl TypedCall {
         match self.make(arguments, &mut shown) {
             Ok(()) => {}
             Err(error) => match error.downcast::<CallError>() {
-                Ok(error) if self.json => return shown.failure(error, explain),
-                Ok(error) => return Err(explain(error)),
-                Err(error) => return Err(error),
+                Ok(error) => {
+                    let (blame, is_retryable) = (error.blame(), error.is_retryable());
+                    return shown.failure(explain(error), blame, is_retryable);
+                }
+                Err(error) => match error.downcast_ref::<Untranslated>() {
+                    Some(Untranslated { blame, .. }) => return shown.failure(error, *blame, false),
+                    None => return Err(error),
+                },
             },
         }
         shown.failed.map_or(Ok(()), |error| Err(error.into()))
@@ -64,13 +69,24 @@ impl TypedCall {
             Arguments::Piped if streams_up => next_line()?.unwrap_or_default(),
             Arguments::Piped => read_input()?,
         };
+        let codec = self.schema.codec.as_str();
+        if ![Json::NAME, Postcard::NAME].contains(&codec) {
+            let codec: String = codec.chars().take(MAX_LETTERS).collect();
+            let words = format!(
+                "{} travels as {}, a codec that is not known here; with --bytes, what is given is sent as it is",
+                self.method,
+                codec.escape_debug()
+            );
+            return Err(Untranslated { words, blame: Blame::Caller }.into());
+        }
         let arguments = if arguments.is_empty() { b"{}".to_vec() } else { arguments };
         let request = self.schema.write(&self.schema.request, &arguments).map_err(|error| {
             let takes = arguments_of(&self.schema).map(|names| format!("it takes {names}, and ")).unwrap_or_default();
-            anyhow!(
+            let words = format!(
                 "{}: the arguments cannot be sent: {error}; {takes}`bellrope list --schema` shows their types",
                 self.method
-            )
+            );
+            Untranslated { words, blame: Blame::Caller }
         })?;
         let name = self.method.as_str();
         match self.style {
@@ -131,8 +147,11 @@ impl TypedCall {
     }
 
     fn show(&self, shown: &mut Shown, answer: &[u8]) -> Outcome {
-        let answer = self.schema.read_answer(answer);
-        match answer.with_context(|| format!("what {} answered cannot be read", self.method))? {
+        let answer = self.schema.read_answer(answer).map_err(|error| {
+            let words = format!("what {} answered cannot be read: {error}", self.method);
+            Untranslated { words, blame: Blame::Handler }
+        })?;
+        match answer {
             // A stream of the gateway's has its error among its items.
             Ok(value) if is_error(&self.method, value.as_bytes()) => shown.error(&self.method, &value),
             Ok(value) => shown.value(&value),
@@ -160,12 +179,22 @@ fn next_item(method: &str, schema: &Schema, number: &mut usize) -> anyhow::Resul
             Some(line) if line.is_empty() => {}
             Some(line) => {
                 let item = schema.write(&schema.sent, &line);
-                return item
-                    .map(Some)
-                    .with_context(|| format!("{method}: line {number} of standard input cannot be sent"));
+                let item = item.map_err(|error| Untranslated {
+                    words: format!("{method}: line {number} of standard input cannot be sent: {error}"),
+                    blame: Blame::Caller,
+                })?;
+                return Ok(Some(item));
             }
         }
     }
+}
+
+/// What is no JSON of the method's, one way or the other.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+struct Untranslated {
+    words: String,
+    blame: Blame,
 }
 
 /// What was printed.
@@ -193,11 +222,13 @@ impl Shown {
         Ok(())
     }
 
-    /// Says for machines why there is no answer.
-    fn failure(&self, error: CallError, explain: impl Fn(CallError) -> anyhow::Error) -> Outcome {
-        let (blame, retryable) = (format!("{:?}", error.blame()).to_lowercase(), error.is_retryable());
-        let message = bellrope_terminal::in_words(&explain(error));
-        line(&json!({ "failure": { "message": message, "blame": blame, "retryable": retryable } }).to_string())?;
+    /// Says why there is no answer, to machines as JSON.
+    fn failure(&self, error: anyhow::Error, blame: Blame, is_retryable: bool) -> Outcome {
+        if !self.json {
+            return Err(error);
+        }
+        let (message, blame) = (bellrope_terminal::in_words(&error), format!("{blame:?}").to_lowercase());
+        line(&json!({ "failure": { "message": message, "blame": blame, "retryable": is_retryable } }).to_string())?;
         Err(Failed.into())
     }
 }

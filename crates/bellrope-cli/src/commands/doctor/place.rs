@@ -82,13 +82,17 @@ pub(super) fn server(socket: &Path) -> Vec<Finding> {
     }
 }
 
+/// What to do about a server that says nothing of itself.
+const NO_STATS: &str =
+    "a program of your own says how it is with `ServerBuilder::operator`; an older `bellrope serve`: start it anew";
+
 fn running(client: &Client, socket: &Path) -> Vec<Finding> {
     let (check, shown) = ("server", socket.display());
     let types = client.message_types();
     let offers = |name: &str| types.iter().any(|(known, _)| known == name);
     if !offers(STATS) {
         let found = format!("it answers at {shown} with {} message types, and offers no {STATS}", types.len());
-        return vec![Finding::warn(check, found, "start it anew with this version of `bellrope serve`")];
+        return vec![Finding::warn(check, found, NO_STATS)];
     }
     let health = client.call(STATS, b"").map_err(|error| error.to_string()).and_then(|answer| {
         let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
@@ -210,7 +214,7 @@ mod tests {
         let other = LocalServer::echo();
         let found = server(&other.socket());
         let says = format!("it answers at {} with 1 message types, and offers no {STATS}", other.socket().display());
-        assert_eq!(found, [Finding::warn("server", says, "start it anew with this version of `bellrope serve`")]);
+        assert_eq!(found, [Finding::warn("server", says, NO_STATS)]);
     }
 
     #[test]

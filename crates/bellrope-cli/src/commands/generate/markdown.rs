@@ -21,7 +21,9 @@ pub(super) fn write(api: &Api, version: &str) -> String {
     let page = Page { api, types: api.types.iter().map(|ty| names.take_type(&ty.name, WORDS)).collect() };
     let mut text = "# Services\n".to_owned();
     for service in &api.services {
-        let _ = write!(text, "\n## {}\n", plain(&service.name));
+        // What has no dot in its name belongs to no service.
+        let title = if service.name.is_empty() { "Message types".into() } else { plain(&service.name) };
+        let _ = write!(text, "\n## {title}\n");
         service.methods.iter().for_each(|method| page.method(&mut text, method));
     }
     if !api.types.is_empty() {
@@ -53,7 +55,7 @@ impl Page<'_> {
             "{} Codec: {}.",
             match method.style {
                 Style::Unary => format!("Answers with {answers}{and}."),
-                Style::ServerStream => format!("Answers with a stream; each item is {answers}{and}."),
+                Style::ServerStream => format!("Answers with a stream of {answers}{and}."),
                 Style::ClientStream => format!("Takes a stream of {sent}, and answers with {answers}{and}."),
                 Style::Duplex => format!("Takes a stream of {sent}, and answers with a stream of {answers}{and}."),
             },
