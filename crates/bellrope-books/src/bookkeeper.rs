@@ -202,8 +202,7 @@ impl Books for Bookkeeper {
             hold,
         };
         match reserved {
-            Reserved::Held { hold, max_output, notices } => {
-                let is_bounded = !hold.is_empty();
+            Reserved::Held { hold, max_output, binds: is_bounded, notices } => {
                 let running = entry(hold);
                 state.last += 1;
                 let entry = state.last;

@@ -89,21 +89,23 @@ pub(crate) struct Want<'a> {
 /// What became of a reservation.
 #[derive(Debug)]
 pub(crate) enum Reserved {
-    Held { hold: Hold, max_output: Option<u64>, notices: Vec<String> },
-    Instead { model: String, notice: String },
+    /// `binds`: whether a budget that does more than warn goes by how long the answer is.
+    Held {
+        hold: Hold,
+        max_output: Option<u64>,
+        binds: bool,
+        notices: Vec<String>,
+    },
+    Instead {
+        model: String,
+        notice: String,
+    },
     Refused(Denial),
 }
 
 /// What one request holds, until it is settled.
 #[derive(Debug, Default)]
 pub(crate) struct Hold(Vec<(Key, i64, Sum)>);
-
-impl Hold {
-    /// Whether no budget is concerned.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// Why a request may not be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -161,7 +163,7 @@ impl Budgets {
         let has_room = want.is_open && self.has_room(now, &roomy);
         let want = if has_room { &longest } else { want };
         let mut notices = Vec::new();
-        let (mut allowed, mut is_bounded, mut refusal) = (want.output, false, None);
+        let (mut allowed, mut is_bounded, mut binds, mut refusal) = (want.output, false, false, None);
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
             if let Some(notice) = rule.warning(counter) {
@@ -171,7 +173,9 @@ impl Budgets {
                 (Over::Warn, _) => {}
                 (_, Ok(most)) => {
                     allowed = most.map_or(allowed, |most| allowed.min(most));
-                    is_bounded |= want.is_open && !has_room && rule.counts(want);
+                    let counts = rule.counts(want);
+                    binds |= counts;
+                    is_bounded |= want.is_open && !has_room && counts;
                 }
                 (Over::Model(model), Err(_)) if is_of(want, model) => {}
                 (Over::Model(model), Err(Denial { reason, .. })) => {
@@ -199,7 +203,7 @@ impl Budgets {
             let reason = if allowed < want.output { "a budget has no more left" } else { no_room };
             notices.push(format!("the answer has at most {most} tokens: {reason}"));
         }
-        Reserved::Held { hold, max_output, notices }
+        Reserved::Held { hold, max_output, binds, notices }
     }
 
     /// Whether every budget that does more than warn has room for all of it.

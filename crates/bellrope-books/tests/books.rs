@@ -433,6 +433,8 @@ async fn vectors_have_their_row() {
         provider: None,
         model: Some("vectors".into()),
         fields: r#"{"input":"Hi"}"#.into(),
+        texts: Some(1),
+        caller: None,
         asker: Asker::new(AskerKind::Program, "indexer", "/v1/embeddings"),
         key: None,
         room: AnswerRoom::default(),

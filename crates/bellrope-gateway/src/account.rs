@@ -70,7 +70,7 @@ pub struct Admission {
     pub entry: u64,
     /// The most tokens that its answer may have, if that is less than it asks for.
     pub max_tokens: Option<u32>,
-    /// Whether a budget counts it: then it has to be known what it may take, and no more.
+    /// Whether a budget limits how much it may take: then that has to be known, and be no more. One that only warns does not.
     pub is_bounded: bool,
     /// What whoever asked should know.
     pub notices: Vec<String>,

@@ -4,8 +4,12 @@ use std::panic::AssertUnwindSafe;
 
 use tokio::sync::Semaphore;
 
+use crate::error::{Excerpt, ProviderError};
+
 /// Larger requests are read and written apart. In bytes.
 pub const LARGE: usize = 64 * 1024;
+/// Larger ones are looked through apart, which takes about a millisecond for each megabyte. In bytes.
+pub const LONG: usize = 512 * 1024;
 
 /// Does work on a thread of its own, one at a time in this process. What is given up meanwhile goes on to its end, with all
 /// that it holds. Inside a tokio runtime.
@@ -29,4 +33,9 @@ pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
     let running = running.map_err(|_| "the system has no thread to work on a large request with".to_owned())?;
     running.await.map_err(|error| format!("working on a large request: {error}"))
+}
+
+/// The error of a request for which there is no thread.
+pub(crate) fn no_thread(fault: &str) -> ProviderError {
+    ProviderError::Setup { reason: Excerpt::new(fault) }
 }

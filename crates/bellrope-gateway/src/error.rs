@@ -417,6 +417,7 @@ impl ProviderError {
             Self::Suspended { retry_after, .. }
             | Self::Limited { retry_after, .. }
             | Self::Budget { retry_after, .. } => Some(*retry_after),
+            Self::NoRoom(_) => Some(Duration::from_secs(1)),
             Self::Refused { retry_after, .. } | Self::Forwarded { retry_after, .. } => *retry_after,
             _ => None,
         }

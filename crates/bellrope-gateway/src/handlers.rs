@@ -26,6 +26,7 @@ use crate::apart::{LARGE, apart};
 use crate::asker::{Asker, AskerKind};
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
+use crate::inbound::weigh_tokens;
 use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
 use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
@@ -243,6 +244,9 @@ trait WithNotes: DeserializeOwned + Send + 'static {
 
     /// Where the notes go, who asks as breakers tell callers apart, and who asks for the books.
     fn beside(&mut self) -> (&mut Vec<String>, &mut Option<Caller>, &mut Asker);
+
+    /// Finds out how many tokens it may have, while it is read.
+    fn weigh(&mut self) {}
 }
 
 impl WithNotes for ChatRequest {
@@ -252,6 +256,10 @@ impl WithNotes for ChatRequest {
 
     fn beside(&mut self) -> (&mut Vec<String>, &mut Option<Caller>, &mut Asker) {
         (&mut self.notes, &mut self.caller, &mut self.asker)
+    }
+
+    fn weigh(&mut self) {
+        self.from_tool.tokens = Some(weigh_tokens(self));
     }
 }
 
@@ -290,6 +298,9 @@ fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
     })?;
     let (notes, caller, _) = request.beside();
     (*notes, *caller) = (unknown(payload, T::KNOWN), Some(call.caller()));
+    if payload.len() > LARGE {
+        request.weigh();
+    }
     Ok(request)
 }
 

@@ -16,6 +16,7 @@
 //! | `pass` | requests that go to a provider as they came |
 //! | `writer`, `stamp` | what writes an answer; its id and time |
 //! | `count` | an estimate of the tokens of a request |
+//! | `counted` | what a tool is told that its answer took |
 //!
 //! docs/api.md says for each field of each format what becomes of it.
 
@@ -23,6 +24,7 @@ mod asked;
 mod chat_completions;
 mod completions;
 mod count;
+mod counted;
 mod embeddings;
 mod fault;
 mod messages;
@@ -38,11 +40,11 @@ use crate::pass::PassFormat;
 
 pub use asked::Asked;
 pub use count::{BYTES_A_TOKEN, estimate_tokens};
-pub(crate) use count::{InputTokens, estimate_tokens_of, weigh_tokens};
-pub use embeddings::{embedding_request, embedding_response};
+pub(crate) use count::{estimate_tokens_of, weigh_tokens};
+pub use embeddings::{embedding_request, embedding_response, odd_vectors};
 pub use fault::{ErrorForm, Fault};
 pub use pass::{cut_off, pass_request};
-pub use responses::{ItemsPage, Replay, StoredRequest, StoredResponse};
+pub use responses::{ItemsPage, KeptItems, Replay, StoredRequest, StoredResponse};
 pub(crate) use wire::DEFAULT_MODEL;
 pub use writer::AnswerWriter;
 
@@ -119,6 +121,12 @@ impl ToolFormat {
         }?;
         asked.chat.from_tool.format = Some(self.into());
         asked.chat.from_tool.carried = pass::carried(self.into(), body, &mut asked.chat.notes);
+        let tokens = weigh_tokens(&asked.chat);
+        asked.chat.from_tool.tokens = Some(tokens);
+        asked.writer.expect(tokens.likely);
+        if let Some(stored) = &mut asked.stored {
+            stored.expect(tokens.likely);
+        }
         Ok(asked)
     }
 }

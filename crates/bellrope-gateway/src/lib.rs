@@ -60,6 +60,7 @@ pub mod gateway;
 pub mod handlers;
 mod ids;
 pub mod inbound;
+mod input_tokens;
 pub mod json;
 mod lines;
 pub mod message;

@@ -28,6 +28,7 @@ use futures_core::Stream;
 use crate::account::Meter;
 use crate::asker::Asker;
 use crate::error::ProviderError;
+use crate::input_tokens::InputTokens;
 use crate::message::{StopReason, Usage};
 use crate::room::AnswerRoom;
 use crate::server_stop::ServerStop;
@@ -76,6 +77,8 @@ pub struct PassRequest {
     body: Bytes,
     /// The most tokens of the answer, if a budget allows fewer than are asked for.
     limit: Option<u32>,
+    /// How many tokens it may have, where that was counted as it was read.
+    tokens: Option<InputTokens>,
 }
 
 impl PassRequest {
@@ -95,6 +98,7 @@ impl PassRequest {
             envelope,
             body,
             limit: None,
+            tokens: None,
         }
     }
 
@@ -113,6 +117,15 @@ impl PassRequest {
     /// Its body.
     pub(crate) fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// How many tokens it may have, where its reader has counted them.
+    pub(crate) fn tokens(&self) -> Option<InputTokens> {
+        self.tokens
+    }
+
+    pub(crate) fn set_tokens(&mut self, tokens: InputTokens) {
+        self.tokens = Some(tokens);
     }
 
     /// The most tokens of its answer, where it says so.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
-use bellrope::breaker::BreakerConfig;
+use bellrope::breaker::{BreakerConfig, Caller};
 use futures_core::Stream;
 use futures_util::StreamExt;
 
@@ -170,6 +170,10 @@ pub struct EmbeddingRequest {
     pub model: Option<String>,
     /// The other fields of the request, without the model: the JSON text of an object.
     pub fields: String,
+    /// For how many texts vectors are to come, as far as that is known.
+    pub texts: Option<usize>,
+    /// Who asks, as breakers tell callers apart. `None`: by its token, or with all others who have none.
+    pub caller: Option<Caller>,
     /// Who asks, and by which way.
     pub asker: Asker,
     /// The tool's own key, for providers that take it.

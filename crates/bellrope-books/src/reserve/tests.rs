@@ -44,6 +44,28 @@ fn took(tokens: u64) -> Sum {
     Sum { tokens, ..Sum::default() }
 }
 
+#[test]
+fn a_budget_that_only_warns_changes_nothing() {
+    let asker = Asker::default();
+    let of = |row: Budget, spent: u64| {
+        let mut budgets = budgets(&[row]);
+        let hold = held(budgets.reserve(NOW, &want(&asker, 1, 1, None)));
+        budgets.settle(hold, took(spent), true);
+        let open = Want { is_open: true, ..want(&asker, 10, 4_096, None) };
+        match budgets.reserve(NOW, &open) {
+            Reserved::Held { max_output, binds, .. } => (max_output, binds),
+            other => panic!("{other:?}"),
+        }
+    };
+    let warns = |row: Budget| Budget { action: Some(Action::Warn), ..row };
+    let requests = Budget { requests: Some(9), ..Budget::named("b", Window::Day) };
+    assert_eq!(of(warns(tokens(1_000)), 5_000), (None, false), "though it is spent");
+    assert_eq!(of(warns(requests.clone()), 5), (None, false));
+    assert_eq!(of(requests, 5), (None, false), "it goes by no length");
+    assert_eq!(of(tokens(1_000_000), 5), (None, true));
+    assert_eq!(of(tokens(5_000), 5), (Some(4_096), true));
+}
+
 // Row 59: check and spend race.
 #[test]
 fn sixteen_at_once_cannot_overrun_a_budget_together() {
@@ -75,7 +97,7 @@ fn sixteen_at_once_cannot_overrun_a_budget_together() {
 #[test]
 fn a_request_that_may_take_more_than_is_left_gets_what_is_left_when_nobody_else_is_at_work() {
     let (mut budgets, asker) = (budgets(&[tokens(1_000)]), Asker::default());
-    let Reserved::Held { hold, max_output: Some(most), notices } =
+    let Reserved::Held { hold, max_output: Some(most), notices, .. } =
         budgets.reserve(NOW, &want(&asker, 100, 64_000, None))
     else {
         panic!("it is refused at zero spend")
@@ -215,7 +237,8 @@ fn a_budget_warns_before_its_end_and_may_do_no_more_than_that() {
     let warn = Budget { action: Some(Action::Warn), ..tokens(100) };
     let (mut budgets, asker) = (budgets(&[warn]), Asker::default());
     let notices = |budgets: &mut Budgets, count| {
-        let Reserved::Held { hold, max_output: None, notices } = budgets.reserve(NOW, &want(&asker, count, 0, None))
+        let Reserved::Held { hold, max_output: None, notices, .. } =
+            budgets.reserve(NOW, &want(&asker, count, 0, None))
         else {
             panic!()
         };

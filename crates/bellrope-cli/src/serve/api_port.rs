@@ -27,6 +27,7 @@ mod guard;
 mod keys;
 mod lasting;
 mod models;
+mod on_its_own;
 mod pass;
 mod paths;
 mod peer;

@@ -189,6 +189,8 @@ fn a_response_that_is_not_kept_is_answered_as_openai_does_and_no_other_protocol_
     assert_eq!((further.status, &further.json()["error"]["code"]), (404, &json!("previous_response_not_found")));
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
     assert_eq!(exchange(&address, "GET", "/v1/responses", upgrade, "").status, 426);
+    let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    assert_eq!(exchange(&address, "GET", "/v1/models", h2c, "").status, 200);
     assert_eq!(get(&address, "/v1/responses").status, 405);
 }
 

@@ -18,9 +18,10 @@ use super::stats::GatewaySnapshot;
 use super::thoughts::{CallLead, Thinking, Thoughts};
 use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
+use crate::apart::{LONG, apart, no_thread};
 use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
-use crate::inbound::{DEFAULT_MODEL, weigh_tokens};
+use crate::inbound::{DEFAULT_MODEL, estimate_tokens_of, weigh_tokens};
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
@@ -262,11 +263,18 @@ impl Gateway {
     ///
     /// # Errors
     /// The request cannot be answered.
-    pub async fn embed(&self, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+    pub async fn embed(&self, mut request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
         let upstream = self.upstream_of(request.provider.as_deref())?;
-        let books = self.books.as_ref().filter(|_| !request.asker.is_booked);
-        let account = books.map(|books| upstream.open_vectors(books, &request)).transpose();
-        upstream.embed(request, account.inspect_err(log)?).await.inspect_err(log)
+        let mut account = None;
+        if let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) {
+            let is_large = request.fields.len() > LONG;
+            let weigh = move || (estimate_tokens_of(request.fields.as_bytes()), request);
+            let (tokens, weighed) =
+                if is_large { apart(weigh).await.map_err(|fault| no_thread(&fault))? } else { weigh() };
+            account = Some(upstream.open_vectors(books, &weighed, tokens).inspect_err(log)?);
+            request = weighed;
+        }
+        upstream.embed(request, account).await.inspect_err(log)
     }
 
     /// How many tokens the provider of a request counts in it. `None` if it cannot say, or does not: that counts against
@@ -316,7 +324,7 @@ impl Gateway {
         let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) else {
             return Ok(Route { upstreams, accounts: None });
         };
-        let input_tokens = weigh_tokens(request);
+        let input_tokens = request.from_tool.tokens.unwrap_or_else(|| weigh_tokens(request));
         for _ in 0..MAX_MOVES {
             let first = upstreams.first().unwrap_or(&self.default);
             match first.open(books, request, input_tokens)? {

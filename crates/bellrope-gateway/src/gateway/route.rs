@@ -8,8 +8,8 @@ use tracing::warn;
 
 use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
 use crate::account::{Account, Books};
-use crate::error::ProviderError;
-use crate::inbound::InputTokens;
+use crate::error::{Excerpt, ProviderError};
+use crate::input_tokens::InputTokens;
 use crate::lines;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
 use crate::provider::ProviderStream;
@@ -107,28 +107,51 @@ impl Route {
         };
         let mut account = first;
         let mut is_fallback = request.from_tool.tried > 0;
+        // The last one that could be asked, and why it failed. Whether its key is right, a tool learns of the provider that it asked.
+        let mut failed: Option<(Arc<Upstream>, ProviderError)> = None;
         let mut upstreams = self.upstreams.into_iter();
         let mut next = upstreams.next();
         while let Some(upstream) = next {
             if let (Some((books, input)), None) = (&books, &account) {
                 account = Some(upstream.account(books, &mut request, *input, notices)?);
             }
-            let account = account.take();
-            if upstreams.as_slice().is_empty() {
-                return upstream.ask(request, notices, account, ask).await;
-            }
-            let error = match upstream.ask(request.clone(), notices, account, ask).await {
-                Err(error) if error.may_pass_on(request.model.is_some()) => error,
-                // Whether its key is right, the tool learns of the provider that it asked.
-                Err(error) if is_fallback && error.is_of_tools_key() => error,
-                outcome => return outcome,
+            let (account, is_last) = (account.take(), upstreams.as_slice().is_empty());
+            let names_model = request.model.is_some();
+            let is_signed = has_signatures(&request);
+            let asked = if is_last && !is_signed { std::mem::take(&mut request) } else { request.clone() };
+            let from_tool = asked.from_tool.clone();
+            let error = match (upstream.ask(asked, notices, account, ask).await, failed.take()) {
+                // Whose signature it is may have been forgotten, as with a restart of the server, and is refused for ever.
+                (Err(error), before) if is_signed && is_of_signatures(&error) => {
+                    leave_signatures_out(&mut request);
+                    drop(notices.try_send(UNSIGNED.to_owned()));
+                    (failed, next) = (before, Some(upstream));
+                    continue;
+                }
+                // That its format has no place for the request says nothing of the provider that was meant.
+                (Err(error @ ProviderError::InvalidRequest { .. }), Some((_, before))) if is_last => {
+                    warn_of_skipped(&upstream, &error);
+                    return Err(before);
+                }
+                (Err(error @ ProviderError::InvalidRequest { .. }), before) if is_fallback && !is_last => {
+                    let note = warn_of_skipped(&upstream, &error);
+                    drop(notices.try_send(note));
+                    failed = before;
+                    error
+                }
+                (outcome, _) if is_last => return outcome,
+                (Err(error), _) if error.may_pass_on(names_model) || is_fallback && error.is_of_tools_key() => {
+                    failed = Some((Arc::clone(&upstream), error.clone()));
+                    error
+                }
+                (outcome, _) => return outcome,
             };
             is_fallback = true;
             next = upstreams.by_ref().find(|next| {
-                let from_tool = &request.from_tool;
                 let note = next.passed_over(from_tool.key.as_ref(), from_tool.format);
                 note.map(|note| drop(notices.try_send(note))).is_none()
             });
+            let (upstream, error) = failed.clone().unwrap_or((upstream, error));
             let Some(next) = &next else { return Err(error) };
             let (from, to) = (upstream.provider.name(), next.provider.name());
             if lines::OF_PROVIDERS.may_come() {
@@ -142,6 +165,15 @@ impl Route {
     }
 }
 
+/// Says that a fallback was not asked, as its format has no place for the request.
+fn warn_of_skipped(upstream: &Upstream, error: &ProviderError) -> String {
+    let name = upstream.provider.name();
+    if lines::OF_CALLERS.may_come() {
+        warn!(target: TARGET, %error, provider = name, "a fallback is skipped: it does not take the request");
+    }
+    format!("the fallback `{name}` was skipped: {error}")
+}
+
 /// What is said of an answer that is another provider's, with a model of its own.
 pub(super) fn passed_on(from: &str, to: &str, error: &ProviderError) -> String {
     format!("`{to}` was asked with its own model, as `{from}` could not answer ({})", error.code())
@@ -151,6 +183,26 @@ pub(super) fn passed_on(from: &str, to: &str, error: &ProviderError) -> String {
 /// before, which it may refuse.
 pub(super) fn forget(request: &mut ChatRequest) {
     request.model = None;
+    leave_signatures_out(request);
+}
+
+/// What is said of signatures that a provider refuses.
+const UNSIGNED: &str = "the signatures of earlier reasoning were left out: the provider refuses them";
+
+/// Whether there is something in a request by which a provider knows its own reasoning.
+fn has_signatures(request: &ChatRequest) -> bool {
+    let has = |part: &Part| matches!(part, Part::Reasoning { details: Some(_), .. });
+    request.messages.iter().any(|message| matches!(&message.content, Content::Parts(parts) if parts.iter().any(has)))
+}
+
+/// Whether a provider refuses what came with earlier reasoning: it is somebody else's, or too old.
+fn is_of_signatures(error: &ProviderError) -> bool {
+    let ProviderError::Refused { status: 400 | 422, code, message, .. } = error else { return false };
+    let words = [code.as_ref().map(Excerpt::as_str), Some(message.as_str())];
+    words.into_iter().flatten().any(|said| said.contains("signature") || said.contains("encrypted"))
+}
+
+fn leave_signatures_out(request: &mut ChatRequest) {
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {

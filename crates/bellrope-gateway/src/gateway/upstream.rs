@@ -15,7 +15,8 @@ use crate::asker::Asker;
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
-use crate::inbound::{InputTokens, estimate_tokens_of};
+use crate::inbound::estimate_tokens_of;
+use crate::input_tokens::InputTokens;
 use crate::lines;
 use crate::message::{AnsweredBy, ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
@@ -248,7 +249,7 @@ impl Upstream {
         books: &Arc<dyn Books>,
         request: &mut PassRequest,
     ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
-        let tokens = (estimate_tokens_of(request.body()), true);
+        let tokens = (request.tokens().unwrap_or_else(|| estimate_tokens_of(request.body())), true);
         // What is set for the provider is sent only where a budget counts on it.
         let set = |model: Option<&str>| match request.format {
             PassFormat::Messages => None,
@@ -276,9 +277,9 @@ impl Upstream {
         &self,
         books: &Arc<dyn Books>,
         request: &EmbeddingRequest,
+        tokens: InputTokens,
     ) -> Result<Account, ProviderError> {
-        let tokens = (estimate_tokens_of(request.fields.as_bytes()), false);
-        match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, |_| None)? {
+        match self.ask_books(books, &request.asker, request.model.as_deref(), (tokens, false), |_| None)? {
             Opened::Here { account, .. } => Ok(account),
             Opened::Elsewhere { notice, .. } => Err(cannot_move(&notice)),
         }
@@ -290,7 +291,8 @@ impl Upstream {
         request: EmbeddingRequest,
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
-        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
+        let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
+        let leave = self.admit_to(caller, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.embed(request).await;
         leave.settle(outcome.as_ref().err());
@@ -524,6 +526,11 @@ mod tests {
             }))
         }
 
+        fn embed(&self, _: EmbeddingRequest) -> BoxFuture<'_, Result<Vec<u8>, ProviderError>> {
+            let failure = self.failure.lock().unwrap().clone();
+            Box::pin(async { Err(failure.unwrap_or_else(|| refused(503))) })
+        }
+
         fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
             Box::pin(async { Ok(Vec::new()) })
         }
@@ -572,6 +579,28 @@ mod tests {
             advance(Duration::from_secs(61)).await;
             assert_eq!(asks(&upstream, Some(1)).await, None, "{depends}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_of_vectors_are_told_apart() {
+        let upstream = Arc::new(Upstream::new(Arc::new(Moody::failing(refused(500))), None));
+        let asks = async |caller: u64| {
+            let request = EmbeddingRequest {
+                provider: None,
+                model: None,
+                fields: "{}".into(),
+                texts: None,
+                caller: Some(Caller::Connection(caller)),
+                asker: Asker::default(),
+                key: None,
+                room: crate::AnswerRoom::default(),
+            };
+            upstream.embed(request, None).await.unwrap_err().code()
+        };
+        for _ in 0..5 {
+            assert_eq!(asks(1).await, refused(500).code());
+        }
+        assert_eq!((asks(1).await, asks(2).await), ("unavailable", refused(500).code()));
     }
 
     #[tokio::test(start_paused = true)]

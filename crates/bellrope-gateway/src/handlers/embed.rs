@@ -5,11 +5,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::pieces::encode;
-use super::weighed::weighed;
+use super::weighed::{no_thread, weighed};
+use crate::apart::{LARGE, apart, no_thread as without_thread};
 use crate::asker::Asker;
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
-use crate::inbound::embedding_response;
+use crate::inbound::{embedding_response, odd_vectors};
 use crate::json;
 use crate::message::{EmbedRequest, EmbedResponse, Usage, WIRE_VERSION};
 use crate::provider::EmbeddingRequest;
@@ -21,11 +22,19 @@ const NO_TEXT: json::Place = &[""];
 /// Answers a call.
 pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> Result<Vec<u8>, HandlerError> {
     let room = AnswerRoom::of_call(call.room_claims());
+    let (size, caller) = (call.payload().len(), call.caller());
     let (call, _room) = weighed(call, NO_TEXT).await?;
-    let request = json::from_slice(call.payload())
-        .map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
-    drop(call);
-    match vectors(gateway, request, asker, &room).await {
+    let read = move || json::from_slice(call.payload()).map(asked);
+    let read = if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() };
+    let asked = read.map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
+    let answer = match asked {
+        Ok((request, wanted)) => {
+            let request = EmbeddingRequest { caller: Some(caller), asker, room, ..request };
+            vectors(gateway, request, wanted).await
+        }
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(response) => encode(&response),
         Err(error @ ProviderError::NoRoom(_)) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         Err(error) => {
@@ -39,12 +48,8 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     }
 }
 
-async fn vectors(
-    gateway: &Gateway,
-    request: EmbedRequest,
-    asker: Asker,
-    room: &AnswerRoom,
-) -> Result<EmbedResponse, ProviderError> {
+/// The request in OpenAI's format, and the number of its texts.
+fn asked(request: EmbedRequest) -> Result<(EmbeddingRequest, usize), ProviderError> {
     let EmbedRequest { version, provider, model, input, dimensions } = request;
     if version > WIRE_VERSION {
         return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
@@ -56,17 +61,32 @@ async fn vectors(
     let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);
     fields.extend(dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
     let fields = Value::Object(fields).to_string();
-    let request = EmbeddingRequest { provider, model, fields, asker, key: None, room: room.clone() };
+    let (caller, asker, key, room) = (None, Asker::default(), None, AnswerRoom::default());
+    Ok((EmbeddingRequest { provider, model, fields, texts: Some(wanted), caller, asker, key, room }, wanted))
+}
+
+async fn vectors(gateway: &Gateway, request: EmbeddingRequest, wanted: usize) -> Result<EmbedResponse, ProviderError> {
+    let room = request.room.clone();
     let answer = gateway.embed(request).await?;
     // As it came, in order, as numbers, and as they are sent.
     room.grow_to(2 * answer.len())?;
+    if answer.len() <= LARGE {
+        return read(&answer, wanted);
+    }
+    let reading = move || {
+        // As long as it is at work, whoever asked may be gone.
+        let _room = room;
+        read(&answer, wanted)
+    };
+    apart(reading).await.map_err(|fault| without_thread(&fault))?
+}
+
+/// The vectors of an answer in OpenAI's format.
+fn read(answer: &[u8], wanted: usize) -> Result<EmbedResponse, ProviderError> {
     let malformed = |reason: &str| ProviderError::Malformed { reason: Excerpt::new(reason) };
-    let lists = embedding_response(&answer, false).map_err(|error| malformed(&error.to_string()))?;
+    let lists = embedding_response(answer, false, Some(wanted)).map_err(|error| odd_vectors(&error))?;
     let Listed { model, mut data, usage } =
         serde_json::from_slice(&lists).map_err(|error| malformed(&error.to_string()))?;
-    if data.len() != wanted {
-        return Err(malformed(&format!("{} vectors came for {wanted} texts", data.len())));
-    }
     data.sort_by_key(|row| row.index);
     let embeddings = data.into_iter().map(|row| row.embedding).collect();
     let input = usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));

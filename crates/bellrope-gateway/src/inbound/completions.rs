@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::asked::Asked;
+use super::counted::ToldTokens;
 use super::fault::{ErrorForm, Fault};
 use super::stamp::{seconds_since_1970, serial};
 use super::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use super::writer::{AnswerWriter, comment, data};
-use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
+use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
 
 /// The fields that are passed on, or refused.
@@ -31,6 +32,7 @@ const KNOWN: Known = Fields(&[
     ("frequency_penalty", All),
     ("logit_bias", All),
     ("user", All),
+    ("logprobs", Unused),
 ]);
 
 /// Reads a request.
@@ -71,8 +73,8 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
         ..ChatRequest::default()
     };
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage());
-    let writer =
-        Script { id: format!("cmpl-{}", serial()), created: seconds_since_1970(), model, include_usage, usage: None };
+    let (id, created, counted) = (format!("cmpl-{}", serial()), seconds_since_1970(), ToldTokens::default());
+    let writer = Script { id, created, model, include_usage, counted };
     Ok(Asked { chat, stream: wire.stream.unwrap_or(false), writer: Box::new(writer), stored: None })
 }
 
@@ -127,7 +129,7 @@ struct Script {
     created: u64,
     model: String,
     include_usage: bool,
-    usage: Option<Usage>,
+    counted: ToldTokens,
 }
 
 impl Script {
@@ -143,10 +145,15 @@ impl Script {
 }
 
 impl AnswerWriter for Script {
+    fn expect(&mut self, input_tokens: u64) {
+        self.counted.expect(input_tokens);
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+        self.counted.take_whole(&response);
         let finish_reason = Some(finish(response.stop_reason));
         let mut whole = self.object(&[Choice { index: 0, text: &response.text, logprobs: (), finish_reason }]);
-        if let Some(usage) = &response.usage {
+        if let Some(usage) = &self.counted.said() {
             whole["usage"] = counts(usage);
         }
         serde_json::to_vec(&whole)
@@ -155,15 +162,15 @@ impl AnswerWriter for Script {
     fn begin(&mut self, _: &mut Vec<u8>) {}
 
     fn chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) {
+        self.counted.take_in(&chunk);
         match chunk {
             Chunk::Text { text } => self.piece(&text, None, out),
-            Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Notice { text } => comment(&text, out),
             Chunk::Done { stop_reason } => {
                 self.piece("", Some(finish(stop_reason)), out);
-                if self.include_usage {
+                if let Some(usage) = self.counted.said().filter(|_| self.include_usage) {
                     let mut last = self.object(&[]);
-                    last["usage"] = counts(&self.usage.clone().unwrap_or_default());
+                    last["usage"] = counts(&usage);
                     data(&last, out);
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");

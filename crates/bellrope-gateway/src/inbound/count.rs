@@ -1,11 +1,10 @@
 //! An estimate of the tokens of a request, for providers that cannot count.
 
 use std::io::{self, Write};
-use std::iter::Sum;
-use std::ops::Add;
 
 use serde::Serialize;
 
+use crate::input_tokens::InputTokens;
 use crate::json::end_of_string;
 use crate::message::{ChatRequest, Content, Part};
 
@@ -21,15 +20,6 @@ const DATA: usize = 8 * 1024;
 const LEAST_DATA: usize = 64;
 /// What stands between two texts is looked through for numbers from this length on, in bytes.
 const FEW_NUMBERS: usize = 16;
-
-/// The tokens of a request before anybody has counted them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct InputTokens {
-    /// About how many.
-    pub(crate) likely: u64,
-    /// Hardly more than this.
-    pub(crate) most: u64,
-}
 
 /// About how many tokens a request has, with its instructions, tools, calls, results and pictures. It is an estimate, and
 /// no provider's count: good for a gauge, and not for a bill.
@@ -190,20 +180,6 @@ fn json(value: &impl Serialize) -> InputTokens {
 
 fn text(text: &str) -> InputTokens {
     InputTokens { likely: (text.len() as u64).div_ceil(BYTES_A_TOKEN), most: most_of(text.as_bytes()) }
-}
-
-impl Add for InputTokens {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { likely: self.likely + other.likely, most: self.most + other.most }
-    }
-}
-
-impl Sum for InputTokens {
-    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
-        parts.fold(Self::default(), Add::add)
-    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,16 @@ use crate::message::ErrorInfo;
 use crate::text::boundary;
 
 /// Words by which providers say that a conversation is too long, in small letters.
-const TOO_LONG: [&str; 6] = [
+const TOO_LONG: [&str; 9] = [
     "context length",
     "context window",
     "context_length",
     "maximum context",
     "prompt is too long",
     "exceeds the context",
+    "exceed context limit",
+    "exceed_context_size",
+    "available context size",
 ];
 
 /// The words by which Anthropic's servers say so.
@@ -161,6 +164,8 @@ impl Fault {
             "billing" => "insufficient_quota",
             "not_found" if says("model_not_found") => "model_not_found",
             "invalid_request" | "provider_error" if says("content_filter") => "content_filter",
+            // By a word such as `unsupported_parameter` tools change what they ask for.
+            "invalid_request" => stated(&self.message).unwrap_or("invalid_request"),
             code => code,
         }
     }
@@ -219,6 +224,15 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// The provider's own code of a request that it refuses.
+fn stated(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("the provider answered ")?;
+    let (_, code) = rest.split_once(" (").filter(|(status, _)| !status.contains(':'))?;
+    let code = code.split_once("):")?.0;
+    let is_word = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !code.ends_with("error");
+    (is_word && !code.is_empty()).then_some(code)
+}
 
 /// An id that a tool sent, fit to be said again.
 fn shown(id: &str) -> String {
@@ -303,7 +317,27 @@ mod tests {
             ("billing", "the provider answered 429 (insufficient_quota): no", "insufficient_quota", false),
             ("not_found", "the provider answered 404 (model_not_found): no", "model_not_found", false),
             ("invalid_request", "the provider answered 400 (content_filter): no", "content_filter", false),
+            (
+                "invalid_request",
+                "the provider answered 400 (unsupported_parameter): use another (max_tokens): no",
+                "unsupported_parameter",
+                false,
+            ),
+            ("invalid_request", "the provider answered 400 (invalid_request_error): no", "invalid_request", false),
+            ("invalid_request", "the provider answered 400: no (really): no", "invalid_request", false),
             ("not_found", "there is no such path", "not_found", false),
+            (
+                "invalid_request",
+                "the provider answered 400 (exceed_context_size_error): the request exceeds the available context size",
+                "context_length_exceeded",
+                true,
+            ),
+            (
+                "invalid_request",
+                "the provider answered 400: input length and `max_tokens` exceed context limit: 190000 + 32000 > 200000",
+                "context_length_exceeded",
+                true,
+            ),
             ("rate_limited", "slow down: context length", "rate_limited", false),
         ] {
             let info = ErrorInfo { code: code.into(), message: message.into(), retryable: false, not_sent: false };

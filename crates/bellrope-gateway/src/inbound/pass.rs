@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::count::estimate_tokens_of;
 use super::fault::{ErrorForm, Fault};
 use super::messages::without_mark;
 use super::wire::{model_of, route};
 use super::writer::named;
+use crate::apart::LONG;
 use crate::error::ProviderError;
 use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest};
 
@@ -34,8 +36,12 @@ pub fn pass_request(format: PassFormat, body: Bytes, providers: &[String]) -> Re
     let name = model_of(envelope.model.clone())?;
     let is_anthropics = matches!(format, PassFormat::Messages | PassFormat::CountTokens);
     let (provider, model) = route(if is_anthropics { without_mark(&name) } else { &name }, providers);
+    let is_long = body.len() > LONG && format != PassFormat::CountTokens;
     let mut request = PassRequest::new(format, envelope, body);
     (request.provider, request.model) = (provider, model);
+    if is_long {
+        request.set_tokens(estimate_tokens_of(request.body()));
+    }
     Ok(Some(request))
 }
 

@@ -5,6 +5,7 @@ mod echo;
 mod ending;
 mod input_items;
 mod items;
+mod kept_items;
 mod logprobs;
 mod request;
 mod stored;
@@ -14,6 +15,7 @@ use super::asked::Asked;
 use super::fault::Fault;
 use answer::Script;
 pub use input_items::ItemsPage;
+pub use kept_items::KeptItems;
 pub use stored::{Replay, StoredRequest, StoredResponse};
 
 /// Reads a request.

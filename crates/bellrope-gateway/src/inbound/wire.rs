@@ -85,7 +85,7 @@ impl Told {
 
 /// The arguments of a call as the object that some formats demand. A text that is none stands in one, so that it is not lost.
 pub(super) fn arguments_object(text: &str) -> Value {
-    match serde_json::from_str(text) {
+    match json::from_str(text) {
         Ok(object @ Value::Object(_)) => object,
         _ if text.trim().is_empty() => json!({}),
         _ => json!({ "text": text }),

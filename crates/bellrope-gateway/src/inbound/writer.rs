@@ -1,17 +1,26 @@
 //! What writes an answer in a tool's format.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::fault::Fault;
 use crate::message::{ChatResponse, Chunk, ErrorInfo};
 
 /// Writes one answer in a tool's format: either as a whole, or as server-sent events that end with the terminal chunk.
 pub trait AnswerWriter: Send {
+    /// Is told about how many tokens the request has, for what has to be said of them where no provider counts them.
+    fn expect(&mut self, _input_tokens: u64) {}
+
     /// A whole answer.
     ///
     /// # Errors
     /// It cannot be written as JSON.
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>>;
+
+    /// The items of an answer that is whole, which the next request may name by their ids.
+    fn items(&self) -> Vec<Value> {
+        Vec::new()
+    }
 
     /// Appends the events that come before the first piece.
     fn begin(&mut self, out: &mut Vec<u8>);

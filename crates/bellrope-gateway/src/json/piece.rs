@@ -29,6 +29,11 @@ impl TextPiece {
         self.text.is_empty() && self.low.is_none() && self.high.is_none()
     }
 
+    /// The text, unless it has half a character at an end.
+    pub(crate) fn whole(&self) -> Option<&str> {
+        (self.low.is_none() && self.high.is_none()).then_some(&self.text)
+    }
+
     /// The text but for halves at its ends.
     pub(crate) fn as_str(&self) -> &str {
         &self.text

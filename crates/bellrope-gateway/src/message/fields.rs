@@ -20,6 +20,8 @@ use crate::notes::Notes;
 pub enum Known {
     /// Whatever stands there is used, or refused, as a whole.
     All,
+    /// It is not used. What is false or empty there asks for what happens anyway.
+    Unused,
     /// An object with these fields, or a list of such objects. In place of it may stand anything that has no fields.
     Fields(&'static [(&'static str, Known)]),
 }
@@ -89,20 +91,22 @@ pub const COMPLETION_REQUEST: Known = Fields(&[
     ("stop", All),
 ]);
 
-/// A note for each field of `json` that is not `known` and says something: null, false and what is empty do not. Each
-/// field is told once, however many messages have it. What is no JSON has no fields.
+/// A note for each field of `json` that is not `known` and says something, which null does not. Within lists, such as that of the
+/// messages, false and what is empty do not either. Each field is told once, however many messages have it. What is no JSON has no
+/// fields.
 ///
 /// ```
 /// use bellrope_gateway::message::fields::{CHAT_REQUEST, unknown};
 ///
-/// let json = br#"{"messages":[{"role":"user","content":"Hi","colour":"red"}],"audio":true,"store":false}"#;
+/// let json = br#"{"messages":[{"role":"user","content":"Hi","colour":"red","mood":[]}],"audio":null,"think":false}"#;
 /// let notes = unknown(json, CHAT_REQUEST);
 /// assert_eq!(notes[0], "`messages.colour` was left out: no such field is known here");
+/// assert_eq!(notes[1], "`think` was left out: no such field is known here");
 /// assert_eq!(notes.len(), 2);
 /// ```
 pub fn unknown(json: &[u8], known: Known) -> Vec<String> {
     let notes = RefCell::default();
-    let place = Place { known, path: &Path { outer: None, name: "" }, notes: &notes };
+    let place = Place { known, path: &Path { outer: None, name: "" }, is_alone: true, notes: &notes };
     if place.deserialize(&mut serde_json::Deserializer::from_slice(json)).is_err() {
         // Where it is wrong for good, whoever reads it says so.
         let text = String::from_utf8_lossy(json);
@@ -174,6 +178,8 @@ impl fmt::Display for Path<'_> {
 struct Place<'a> {
     known: Known,
     path: &'a Path<'a>,
+    /// Whether it is in no list: then what is off there was set so by somebody.
+    is_alone: bool,
     notes: &'a RefCell<Notes>,
 }
 
@@ -182,7 +188,7 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.known {
-            All => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            All | Known::Unused => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
             Fields(_) => deserializer.deserialize_any(self),
         }
     }
@@ -206,20 +212,26 @@ impl<'de> Visitor<'de> for Place<'_> {
         let Fields(fields) = self.known else { return Ok(()) };
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let path = Path { outer: Some(self.path), name: &name };
-            match fields.iter().find(|(known, _)| *known == name) {
-                Some((_, known)) => map.next_value_seed(Place { known: *known, path: &path, ..self })?,
-                None if map.next_value_seed(Says)? => {
-                    let note = format!("`{path}` was left out: no such field is known here");
-                    self.notes.borrow_mut().add(&note);
+            let says = match fields.iter().find(|(known, _)| *known == name) {
+                Some((_, Known::Unused)) => Says { when_off: false },
+                // What is off in the options of a stream does not come anyway.
+                Some((_, known)) => {
+                    let is_alone = self.is_alone && name != "stream_options";
+                    map.next_value_seed(Place { known: *known, path: &path, is_alone, ..self })?;
+                    continue;
                 }
-                None => {}
+                None => Says { when_off: self.is_alone },
+            };
+            if map.next_value_seed(says)? {
+                let note = format!("`{path}` was left out: no such field is known here");
+                self.notes.borrow_mut().add(&note);
             }
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(self)?.is_some() {}
+        while list.next_element_seed(Self { is_alone: false, ..self })?.is_some() {}
         Ok(())
     }
 
@@ -248,8 +260,10 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 }
 
-/// Whether a value says something.
-struct Says;
+/// Whether a value says something. `when_off`: also one that is false or empty.
+struct Says {
+    when_off: bool,
+}
 
 impl<'de> DeserializeSeed<'de> for Says {
     type Value = bool;
@@ -269,11 +283,11 @@ impl<'de> Visitor<'de> for Says {
     plain! { visit_i64(i64), visit_u64(u64), visit_f64(f64) }
 
     fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
-        Ok(value)
+        Ok(value || self.when_off)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-        Ok(!text.is_empty())
+        Ok(self.when_off || !text.is_empty())
     }
 
     fn visit_unit<E>(self) -> Result<bool, E> {
@@ -281,7 +295,7 @@ impl<'de> Visitor<'de> for Says {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let mut says = false;
+        let mut says = self.when_off;
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
             says = true;
         }
@@ -289,7 +303,7 @@ impl<'de> Visitor<'de> for Says {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-        let mut says = false;
+        let mut says = self.when_off;
         while list.next_element::<IgnoredAny>()?.is_some() {
             says = true;
         }
@@ -306,13 +320,31 @@ mod tests {
     #[test]
     fn a_field_that_nobody_knows_is_named_once_wherever_it_stands() {
         let json = br#"{"messages":[
-            {"role":"user","content":"a","name":"Bo"},
+            {"role":"user","content":"a","name":"Bo","annotations":[],"store":false},
             {"role":"user","name":"Ed","content":[{"type":"text","text":"b","mood":1}, 7]}
         ],"tools":[{"name":"f","parameters":{"any":"thing"},"kind":"x"}],
-        "verbosity":"low","store":false,"audio":null,"modalities":[],"prediction":{},"\u0065xtra":0,"metadata":{"a":"b"}}"#;
+        "verbosity":"low","audio":null,"enable_thinking":false,"plugins":[],"web_search_options":{},"colour":"","\u0065xtra":0,
+        "metadata":{"a":"b"}}"#;
         let notes = unknown(json, CHAT_REQUEST);
         let names: Vec<_> = notes.iter().map(|note| note.split('`').nth(1).unwrap()).collect();
-        assert_eq!(names, ["messages.name", "messages.content.mood", "tools.kind", "verbosity", "extra"]);
+        assert_eq!(
+            names,
+            [
+                "messages.name",
+                "messages.content.mood",
+                "tools.kind",
+                "verbosity",
+                "enable_thinking",
+                "plugins",
+                "web_search_options",
+                "colour",
+                "extra",
+            ]
+        );
+        let known = Fields(&[("store", Known::Unused), ("stream_options", Fields(&[])), ("text", Fields(&[]))]);
+        let off = br#"{"store":false,"stream_options":{"include_obfuscation":false},"text":{"a":false}}"#;
+        assert_eq!(unknown(off, known), ["`text.a` was left out: no such field is known here"]);
+        assert_eq!(unknown(br#"{"store":true}"#, known).len(), 1);
         assert!(unknown(b"{\"messages\":", CHAT_REQUEST).is_empty());
         assert!(unknown(b"7", CHAT_REQUEST).is_empty());
         let broken = br#"{"messages":[{"role":"user","content":"cut \ud83d here"}],"extra":"\ud83d"}"#;

@@ -73,6 +73,8 @@ pub(crate) use fault::{MAX_ERROR_BODY, StatedFault, is_retryable};
 #[cfg(feature = "http")]
 pub use heard::Heard;
 #[cfg(feature = "http")]
+pub(crate) use reader::reported;
+#[cfg(feature = "http")]
 pub use translate::{Progress, Translate};
 #[cfg(feature = "http")]
 pub(crate) use wire_format::{Post, ProviderServer, WireFormat};

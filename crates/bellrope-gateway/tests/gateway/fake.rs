@@ -153,6 +153,11 @@ impl Peer {
         self.seen.lock().unwrap().last().map(|request| request.head.clone()).unwrap_or_default()
     }
 
+    /// The body of the last request of all connections.
+    pub(crate) fn last_body(&self) -> String {
+        self.seen.lock().unwrap().last().map(|request| request.body.clone()).unwrap_or_default()
+    }
+
     /// Sends bytes as they are. Errors are the client's way to hang up, and no concern of the server.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;

@@ -271,6 +271,37 @@ for_each_format! {
 }
 
 #[tokio::test]
+async fn a_fallback_that_has_no_place_for_the_request_is_skipped() {
+    let down = Fake::replying("503 Busy", "", "").await;
+    let strange = Fake::streaming([&Format::Messages.answer("no")]).await;
+    let well = Fake::streaming([&Format::ChatCompletions.answer("instead")]).await;
+    let of = |names: &[&str]| {
+        let first = ProviderConfig { max_retries: 0, ..down.config(Format::ChatCompletions) };
+        let providers = [
+            ("first".to_owned(), first),
+            ("second".to_owned(), strange.config(Format::Messages)),
+            ("third".to_owned(), well.config(Format::ChatCompletions)),
+        ];
+        let settings = GatewaySettings {
+            provider: "first".to_owned(),
+            fallback: names.iter().map(|name| (*name).to_owned()).collect(),
+            providers: providers.into(),
+            ..GatewaySettings::default()
+        };
+        Gateway::from_settings_and_vars(settings, |name| (name == "KEY").then(|| "sk-123456".to_owned())).unwrap()
+    };
+    let json = serde_json::json!({"type": "json_object"});
+    let request = ChatRequest { response_format: Some(json), ..ChatRequest::user("Hello") };
+    let response = soon(of(&["second", "third"]).chat(request.clone())).await.unwrap();
+    assert_eq!(response.text, "instead");
+    assert!(response.notes.iter().any(|note| note.contains("`second` was skipped")), "{:?}", response.notes);
+    // What the first one says counts where no other can be asked.
+    let error = soon(of(&["second"]).chat(request)).await.unwrap_err();
+    assert_eq!((error.code(), error.retryable()), ("overloaded", true));
+    assert!(strange.requests().is_empty());
+}
+
+#[tokio::test]
 async fn a_rate_limit_refuses_with_the_time_to_wait_or_sends_to_the_fallback() {
     let format = Format::ChatCompletions;
     let fake = Fake::streaming([&format.answer("a")]).await;

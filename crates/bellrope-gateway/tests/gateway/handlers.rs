@@ -177,9 +177,8 @@ async fn a_field_that_nobody_knows_is_told_of_in_answers_and_streams_and_half_a_
     let served = serve(embedded(vec![Chunk::text("a"), Chunk::Done { stop_reason: StopReason::EndTurn }]));
     let client = AsyncClient::connect(&served.path).await.unwrap();
     let told = |field: &str| format!("`{field}` was left out: no such field is known here");
-    let chat =
-        br#"{"messages":[{"role":"user","content":"cut \ud83d here","mood":1}],"verbosity":"low","store":false}"#;
-    let complete = br#"{"prompt":"cut \ud83d here","messages":[],"logprobs":true,"seed":7}"#;
+    let chat = br#"{"messages":[{"role":"user","content":"cut \ud83d here","mood":1}],"verbosity":"low","store":null}"#;
+    let complete = br#"{"prompt":"cut \ud83d here","messages":null,"logprobs":true,"seed":7}"#;
     for (kind, request, fields) in
         [("ai.chat", &chat[..], ["messages.mood", "verbosity"]), ("ai.complete", &complete[..], ["logprobs", "seed"])]
     {

@@ -182,3 +182,41 @@ async fn what_came_with_a_call_goes_back_with_it_whatever_the_tool_keeps() {
         }
     }
 }
+
+/// As after a restart of the server, which has forgotten whose signature it is.
+#[tokio::test]
+async fn signatures_that_a_provider_refuses_are_left_out_with_a_note() {
+    for (format, said) in [
+        (Format::Messages, "messages.1.content.0: Invalid `signature` in `thinking` block"),
+        (Format::Responses, "The encrypted content could not be verified."),
+    ] {
+        let refusal = json!({"error": {"type": "invalid_request_error", "message": said}}).to_string();
+        let answer = format.answer("Well.");
+        let fake = Fake::start(move |_, mut peer| {
+            let (refusal, answer) = (refusal.clone(), answer.clone());
+            async move {
+                if peer.last_body().contains("c2ln") {
+                    return peer.reply("400 Bad Request", "Content-Type: application/json\r\n", &refusal).await;
+                }
+                peer.begin_events().await;
+                peer.chunk(&answer).await;
+                peer.end().await;
+            }
+        })
+        .await;
+        let gateway =
+            gateway(&fake, format, ProviderConfig { model: Some("m".to_owned()), ..ProviderConfig::default() });
+        let details = json!({"signature": "c2ln", "encrypted_content": "c2ln"});
+        let said = json!([{"type": "reasoning", "text": "hm", "details": details}, {"type": "text", "text": "Yes."}]);
+        let request: bellrope_gateway::ChatRequest = serde_json::from_value(json!({"messages": [
+            {"role": "user", "content": "Hi"}, {"role": "assistant", "content": said}, {"role": "user", "content": "And?"},
+        ]}))
+        .unwrap();
+        let response = soon(gateway.chat(request.clone())).await.unwrap();
+        assert_eq!(response.text, "Well.");
+        assert!(response.notes.iter().any(|note| note.contains("the provider refuses them")), "{:?}", response.notes);
+        let pieces: Vec<_> = soon(gateway.chat_stream(request).collect()).await;
+        assert!(matches!(pieces.last().unwrap().chunk, bellrope_gateway::Chunk::Done { .. }), "{pieces:?}");
+        assert_eq!(fake.requests().len(), 4, "each was sent once more");
+    }
+}

@@ -62,8 +62,8 @@ fn an_item_of_responses_begins_with_all_its_lists_and_a_part_with_its_text() {
 fn every_count_of_responses_is_a_number_whatever_the_provider_says() {
     let events = events(ToolFormat::Responses, vec![Chunk::text("Hi"), done(StopReason::EndTurn)]);
     let expected = json!({
-        "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 0, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
+        "input_tokens": 5, "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 1, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 6,
     });
     assert_eq!(events.last().unwrap()["response"]["usage"], expected);
 }

@@ -20,7 +20,7 @@ const MOST_READ: usize = 256 * 1024;
 pub(super) async fn refuse(mut stream: TcpStream, body: &'static str) {
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nRetry-After: 1\r\n\
-         Connection: close\r\n\r\n{body}",
+         X-Should-Retry: true\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     let tell = async {

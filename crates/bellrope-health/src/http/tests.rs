@@ -154,7 +154,10 @@ fn where_all_are_at_work_one_more_hears_503_and_no_work_is_cut_off() {
     }
     let told = answer(asked(&listener));
     assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
-    assert!(told.contains("\r\nRetry-After: 1\r\n") && told.contains("\r\nConnection: close\r\n"), "{told}");
+    assert!(
+        told.contains("\r\nRetry-After: 1\r\nX-Should-Retry: true\r\n") && told.contains("\r\nConnection: close\r\n"),
+        "{told}"
+    );
     assert!(told.ends_with(r#"{"error":"as many connections are at work as may be; try again"}"#), "{told}");
     released.store(1, Relaxed);
     assert!(busy.map(answer).iter().all(|answer| answer.ends_with("done")));

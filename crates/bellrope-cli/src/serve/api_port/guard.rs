@@ -4,7 +4,7 @@
 use bellrope_gateway::inbound::Fault;
 use hyper::{
     HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN, UPGRADE},
 };
 
 /// Refuses what a browser sends for a page of another origin.
@@ -56,6 +56,12 @@ fn is_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" || name == "[::1]"
 }
 
+/// Whether a request is to become a `WebSocket`, which is of no use without an answer that says so.
+pub(super) fn wants_web_socket(headers: &HeaderMap) -> bool {
+    let wanted = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    wanted.flat_map(|names| names.split(',')).any(|name| name.trim().to_ascii_lowercase().starts_with("websocket"))
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::header::{HeaderName, HeaderValue};
@@ -68,6 +74,16 @@ mod tests {
             map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
         }
         check(&map).is_ok()
+    }
+
+    #[test]
+    fn a_web_socket_is_told_from_other_protocols() {
+        let wants = |value: &str| {
+            let map = HeaderMap::from_iter([(UPGRADE, HeaderValue::from_str(value).unwrap())]);
+            wants_web_socket(&map)
+        };
+        assert!(wants("websocket") && wants("WebSocket") && wants("h2c, websocket/13"));
+        assert!(!wants("h2c") && !wants("TLS/1.3") && !wants_web_socket(&HeaderMap::new()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The tokens that tools show, and who asks by them.
 
-use bellrope_books::{KeyHolder, Tokens};
+use bellrope_books::{KeyHolder, Tokens, holds_token};
 use bellrope_gateway::{Asker, AskerKind, inbound::Fault};
 use hyper::{
     HeaderMap,
@@ -80,8 +80,10 @@ impl Keys {
 /// Every key of a request.
 fn shown(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
-        let (scheme, key) = value.to_str().ok()?.trim().split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        let value = value.to_str().ok()?.trim();
+        let (scheme, key) = value.split_once(' ').unwrap_or(("", value));
+        // Some tools leave the scheme out, or have one of their own: a token of ours is one all the same.
+        (scheme.eq_ignore_ascii_case("bearer") || holds_token(key)).then(|| key.trim())
     });
     let plain = KEYS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
     bearer.chain(plain.map(str::trim))
@@ -153,6 +155,9 @@ mod tests {
         for keys in [&may, &must] {
             assert_eq!(name(keys, &[("authorization", &bearer)]), ours);
             assert_eq!(name(keys, &[("authorization", &format!("bearer  {token} "))]), ours);
+            assert_eq!(name(keys, &[("authorization", &token)]), ours);
+            assert_eq!(name(keys, &[("authorization", &format!("Token {token}"))]), ours);
+            assert_eq!(name(keys, &[("authorization", "brt_0000")]), Err(401));
             assert_eq!(name(keys, &[("x-api-key", &token)]), ours);
             assert_eq!(name(keys, &[("authorization", &bearer), ("x-api-key", "sk-ant-stale")]), ours);
             assert_eq!(name(keys, &[("authorization", "Bearer sk-stale"), ("x-api-key", &token)]), ours);

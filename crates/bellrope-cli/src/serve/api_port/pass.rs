@@ -9,8 +9,9 @@ use std::{
 use bellrope_books::holds_token;
 use bellrope_gateway::{
     AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ServerStop, Told, Way,
+    apart::LONG,
     inbound::{Fault, cut_off, pass_request},
-    pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, ToolKey},
+    pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, PassRequest, ToolKey},
 };
 use futures_util::Stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -23,6 +24,7 @@ use hyper::{
 use super::{
     body::{AnswerBody, full, full_with_room, noted, response},
     keys::KEYS,
+    on_its_own::on_its_own,
 };
 
 const JSON: &str = "application/json";
@@ -80,9 +82,7 @@ pub(super) async fn send(
     if !gateway.passes(format) {
         return Ok(Sent::NOT);
     }
-    let Some(mut request) = pass_request(format, body.clone(), gateway.names())? else {
-        return Ok(Sent::NOT);
-    };
+    let Some(mut request) = read(gateway, format, body).await? else { return Ok(Sent::NOT) };
     if request.previous().is_some_and(is_kept) {
         return Ok(Sent::NOT);
     }
@@ -104,6 +104,16 @@ pub(super) async fn send(
         Way::Failed(error) => Err(error.into()),
         Way::Translated { tried, notes } => Ok(Sent::Not { tried, notes }),
     }
+}
+
+/// What has to be known of a request: of a long one it is looked for apart.
+async fn read(gateway: &Gateway, format: PassFormat, body: &Bytes) -> Result<Option<PassRequest>, Fault> {
+    let (body, names) = (body.clone(), gateway.names());
+    if body.len() <= LONG {
+        return pass_request(format, body, names);
+    }
+    let names = names.to_vec();
+    on_its_own(move || pass_request(format, body, &names)).await?
 }
 
 /// An answer with the status and the headers that the provider gave it. `media_type`: what it is, where the provider does not say.

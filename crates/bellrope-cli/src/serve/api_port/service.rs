@@ -10,10 +10,10 @@ use std::{
 
 use bellrope_gateway::{
     AnswerRoom, Chunk, Gateway, LiveGateway, Owner, ServerStop,
-    apart::{LARGE, apart},
+    apart::{LARGE, LONG},
     inbound::{
-        AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
-        estimate_tokens, weight,
+        AnswerWriter, Asked, ErrorForm, Fault, KeptItems, StoredResponse, ToolFormat, embedding_request,
+        embedding_response, estimate_tokens, odd_vectors, weight,
     },
     pass::PassFormat,
 };
@@ -36,6 +36,7 @@ use super::{
     guard,
     keys::{self, Keys},
     models,
+    on_its_own::on_its_own,
     pass::{self, Head, Sent},
     paths::Endpoint,
     stored::{self, Next, Owners},
@@ -49,6 +50,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const BODY_BUDGET: usize = 64 * 1024;
 /// What may be made of them together, beside a copy of their texts, in KiB.
 const VALUES_BUDGET: usize = 64 * 1024;
+/// The longest time, in seconds, that the clients of OpenAI and Anthropic wait because `retry-after` says so.
+const MOST_WAIT: u64 = 60;
 /// What is said of a number of tokens that no provider has counted.
 const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
 
@@ -60,6 +63,7 @@ pub(super) struct Service {
     bodies: Bodies,
     /// In KiB.
     values: Arc<Semaphore>,
+    items: KeptItems,
     end: ServerStop,
 }
 
@@ -92,7 +96,7 @@ fn held(bytes: impl AsRef<[u8]> + Send + 'static, room: Room) -> (Bytes, Room) {
 impl Service {
     pub(super) fn new(gateway: LiveGateway, keys: Keys, end: ServerStop) -> Self {
         let (bodies, values) = (Bodies::new(BODY_BUDGET), Arc::new(Semaphore::new(VALUES_BUDGET)));
-        Self { gateway, owners: Owners::new(), keys, bodies, values, end }
+        Self { gateway, owners: Owners::new(), keys, bodies, values, items: KeptItems::default(), end }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -126,7 +130,8 @@ impl Service {
         mut request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Fault> {
         guard::check(request.headers())?;
-        if request.headers().contains_key(UPGRADE) {
+        // What else somebody would rather speak may be passed over: Java's own client asks for HTTP/2 with each first request.
+        if guard::wants_web_socket(request.headers()) {
             return Err(Fault::upgrade("no other protocol is spoken here, WebSockets among them; send plain requests"));
         }
         endpoint.check_method(request.method())?;
@@ -184,6 +189,7 @@ impl Service {
             Sent::Answered(answer) => return Ok(answer),
             Sent::Not { tried, notes } => (tried, notes),
         };
+        let body = self.with_items(format, owner, body, &room).await?;
         let (body, values) = self.weighed((body, Arc::clone(&room))).await?;
         let Asked { mut chat, stream, mut writer, stored } =
             read_body(&gateway, body, move |body, names| format.read(body, names)).await?;
@@ -194,6 +200,9 @@ impl Service {
                 Next::Asked(keeping) => writer = keeping,
                 Next::Begun(body) => return kept(body),
             }
+        }
+        if format == ToolFormat::Responses {
+            writer = self.items.writer(owner, writer);
         }
         if !stream {
             chat.room = answer_room.clone();
@@ -218,6 +227,17 @@ impl Service {
         drop((room, values));
         let events = StreamBody::new(Events::new(writer, first, pieces, self.end.clone()));
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
+    }
+
+    /// A request with the items of earlier answers that it names alone.
+    async fn with_items(&self, format: ToolFormat, owner: Owner, body: Bytes, room: &Room) -> Result<Bytes, Fault> {
+        if format != ToolFormat::Responses {
+            return Ok(body);
+        }
+        let (items, asked) = (self.items.clone(), body.clone());
+        let fill = move || items.filled(owner, &asked);
+        let filled = if body.len() > LONG { on_its_own(fill).await? } else { fill() };
+        Ok(filled.map_or(body, |filled| held(filled, Arc::clone(room)).0))
     }
 
     async fn count_tokens(&self, head: Head, body: Arriving) -> Result<Response<AnswerBody>, Fault> {
@@ -245,9 +265,11 @@ impl Service {
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
         let room = AnswerRoom::of_all(Arc::clone(&self.values));
         (request.key, request.asker, request.room) = (head.key, head.asker, room.clone());
+        let texts = request.texts;
         let note = gateway.model_name_notice(request.provider.as_deref(), request.model.as_deref());
         let answer = gateway.embed(request).await?;
-        let body = on_its_own(move || embedding_response(&answer, is_base64)).await?.map_err(unwritable)?;
+        let body = on_its_own(move || embedding_response(&answer, is_base64, texts)).await?;
+        let body = body.map_err(|error| odd_vectors(&error))?;
         Ok(noted(response_of(full_with_room(body, room)), note.as_slice()))
     }
 
@@ -329,11 +351,6 @@ async fn read_body<T: Send + 'static>(
     on_its_own(move || read(&body, &names)).await?
 }
 
-/// Does work that takes long on a thread that serves nobody, in turn with what providers are to be sent.
-async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
-    apart(work).await.map_err(|reason| Fault::busy(format!("{reason}; try again")))
-}
-
 fn no_room() -> Fault {
     Fault::busy("too many large requests are under way; try again")
 }
@@ -391,8 +408,9 @@ fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
     if fault.status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    // OpenAI's own clients go by this before they go by the status.
-    let again = HeaderValue::from_static(if fault.retryable { "true" } else { "false" });
+    // The clients of OpenAI and Anthropic go by this before they go by the status. A longer wait they cut short themselves.
+    let is_soon = fault.retry_after.is_none_or(|seconds| seconds <= MOST_WAIT);
+    let again = HeaderValue::from_static(if fault.retryable && is_soon { "true" } else { "false" });
     headers.insert("x-should-retry", again);
     if let Some(seconds) = fault.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
@@ -403,6 +421,23 @@ fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_asked_again_within_a_minute_says_so() {
+        let said = |retry_after, retryable| {
+            let mut fault = Fault::busy("full");
+            (fault.retryable, fault.retry_after) = (retryable, retry_after);
+            let refusal = refusal(&fault, ErrorForm::Anthropic);
+            let header = |name: &str| refusal.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            (header("x-should-retry").unwrap(), header("retry-after"))
+        };
+        for (retry_after, retryable, again) in
+            [(None, true, "true"), (Some(1), true, "true"), (Some(60), true, "true"), (Some(61), true, "false")]
+        {
+            assert_eq!(said(retry_after, retryable), (again.to_owned(), retry_after.map(|wait| wait.to_string())));
+        }
+        assert_eq!(said(None, false).0, "false");
+    }
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_limit() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::inbound::counted::ToldTokens;
 use crate::inbound::fault::{ErrorForm, Fault};
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, data};
@@ -31,9 +32,9 @@ impl Heading {
         Self { id: format!("chatcmpl-{}", serial()), created: seconds_since_1970(), model }
     }
 
-    /// A whole answer.
-    fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, usage, stop_reason, .. } = response;
+    /// A whole answer, which took so much.
+    fn whole(&self, response: ChatResponse, usage: Option<&Usage>) -> serde_json::Result<Vec<u8>> {
+        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, stop_reason, .. } = response;
         let details = reasoning_parts.iter().filter_map(|part| match part {
             Part::Reasoning { details, .. } => details.as_ref(),
             _ => None,
@@ -62,7 +63,7 @@ impl Heading {
             logprobs: Logprobs::of(&logprobs),
             finish_reason: Some(finish(stop_reason)),
         };
-        let usage = usage.as_ref().map(|usage| Some(WireUsage::from(usage)));
+        let usage = usage.map(|usage| Some(WireUsage::from(usage)));
         serde_json::to_vec(&self.object("chat.completion", Some(choice), usage))
     }
 
@@ -81,20 +82,25 @@ impl Heading {
 pub(crate) struct Script {
     heading: Heading,
     include_usage: bool,
-    usage: Option<Usage>,
+    counted: ToldTokens,
     /// The gateway's numbers of calls are no indices; a client takes these for some.
     calls: HashMap<u32, usize>,
 }
 
 impl Script {
     pub(crate) fn new(heading: Heading, include_usage: bool) -> Self {
-        Self { heading, include_usage, usage: None, calls: HashMap::new() }
+        Self { heading, include_usage, counted: ToldTokens::default(), calls: HashMap::new() }
     }
 }
 
 impl AnswerWriter for Script {
+    fn expect(&mut self, input_tokens: u64) {
+        self.counted.expect(input_tokens);
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        self.heading.whole(response)
+        self.counted.take_whole(&response);
+        self.heading.whole(response, self.counted.said().as_ref())
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -103,6 +109,7 @@ impl AnswerWriter for Script {
     }
 
     fn chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) {
+        self.counted.take_in(&chunk);
         match chunk {
             Chunk::Text { text } => {
                 self.delta(Message { content: Some(Some(&text)), ..Message::default() }, None, out);
@@ -119,7 +126,6 @@ impl AnswerWriter for Script {
             Chunk::Logprobs { tokens } => self.choice(Message::default(), Logprobs::of(&tokens), None, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
             Chunk::ToolCallExtra { index, extra_content } => self.extra(index, &extra_content, out),
-            Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => fail(info, out),
             // A comment keeps the connection alive and is nothing to a client.
@@ -157,9 +163,8 @@ impl Script {
 
     fn end(&self, stop_reason: StopReason, out: &mut Vec<u8>) {
         self.delta(Message::default(), Some(finish(stop_reason)), out);
-        if self.include_usage {
-            let usage = self.usage.as_ref().map(WireUsage::from).unwrap_or_default();
-            data(&self.heading.object("chat.completion.chunk", None, Some(Some(usage))), out);
+        if let Some(usage) = self.counted.said().filter(|_| self.include_usage) {
+            data(&self.heading.object("chat.completion.chunk", None, Some(Some((&usage).into()))), out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -292,24 +297,26 @@ struct Function<'a> {
     arguments: &'a str,
 }
 
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct WireUsage {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
-    prompt_tokens_details: PromptDetails,
-    completion_tokens_details: CompletionDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionDetails>,
     /// The price, as OpenRouter names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<f64>,
 }
 
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct PromptDetails {
     cached_tokens: u64,
 }
 
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct CompletionDetails {
     reasoning_tokens: u64,
 }
@@ -320,8 +327,10 @@ impl From<&Usage> for WireUsage {
             prompt_tokens: usage.input_tokens,
             completion_tokens: usage.output_tokens,
             total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
-            prompt_tokens_details: PromptDetails { cached_tokens: usage.cache_read_tokens.unwrap_or(0) },
-            completion_tokens_details: CompletionDetails { reasoning_tokens: usage.reasoning_tokens.unwrap_or(0) },
+            prompt_tokens_details: usage.cache_read_tokens.map(|cached_tokens| PromptDetails { cached_tokens }),
+            completion_tokens_details: usage
+                .reasoning_tokens
+                .map(|reasoning_tokens| CompletionDetails { reasoning_tokens }),
             cost: usage.total_cost,
         }
     }
@@ -332,6 +341,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn told(response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+        Script::new(heading(), false).whole(response)
+    }
 
     fn heading() -> Heading {
         Heading { id: "chatcmpl-1".into(), created: 7, model: "p/m".into() }
@@ -377,7 +390,7 @@ mod tests {
         assert!(events[1]["choices"][0].get("logprobs").is_none());
         let response: ChatResponse =
             serde_json::from_value(json!({"text": "Hi", "stop_reason": "end_turn", "logprobs": [token]})).unwrap();
-        let whole: Value = serde_json::from_slice(&heading().whole(response).unwrap()).unwrap();
+        let whole: Value = serde_json::from_slice(&told(response).unwrap()).unwrap();
         assert_eq!(whole["choices"][0]["logprobs"]["content"], content);
     }
 
@@ -424,7 +437,7 @@ mod tests {
         assert_eq!((&last["choices"], done), (&json!([]), &json!("[DONE]")));
         let expected = json!({
             "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
-            "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 1},
         });
         assert_eq!(last["usage"], expected);
     }
@@ -447,7 +460,7 @@ mod tests {
             "text": "", "stop_reason": "tool_use",
             "tool_calls": [{"id": "c", "name": "ls", "arguments": "{}", "extra_content": extra_content}],
         });
-        let whole = heading().whole(serde_json::from_value(whole).unwrap()).unwrap();
+        let whole = told(serde_json::from_value(whole).unwrap()).unwrap();
         let whole: Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!(whole["choices"][0]["message"]["tool_calls"][0]["extra_content"], extra_content);
     }
@@ -482,7 +495,7 @@ mod tests {
             "tool_calls": [{"id": "c", "name": "ls", "arguments": "{}"}],
         }))
         .unwrap();
-        let whole: Value = serde_json::from_slice(&heading().whole(response).unwrap()).unwrap();
+        let whole: Value = serde_json::from_slice(&told(response).unwrap()).unwrap();
         assert_eq!(whole["object"], "chat.completion");
         let expected = json!({
             "index": 0, "finish_reason": "tool_calls",
@@ -494,14 +507,14 @@ mod tests {
         assert_eq!(whole["choices"][0], expected);
         assert_eq!(whole["usage"]["total_tokens"], 3);
         let plain: ChatResponse = serde_json::from_value(json!({"text": "Hi", "stop_reason": "max_tokens"})).unwrap();
-        let whole: Value = serde_json::from_slice(&heading().whole(plain).unwrap()).unwrap();
+        let whole: Value = serde_json::from_slice(&told(plain).unwrap()).unwrap();
         assert_eq!(
             (&whole["choices"][0]["message"]["content"], &whole["choices"][0]["finish_reason"]),
             (&json!("Hi"), &json!("length"))
         );
         for (reason, known) in [("content_filter", "content_filter"), ("refusal", "stop")] {
             let ended = serde_json::from_value(json!({"text": "", "stop_reason": reason})).unwrap();
-            let whole: Value = serde_json::from_slice(&heading().whole(ended).unwrap()).unwrap();
+            let whole: Value = serde_json::from_slice(&told(ended).unwrap()).unwrap();
             assert_eq!(whole["choices"][0]["finish_reason"], known);
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
-use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
+use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
 use crate::reasoning::{details_of, words_of};
 use crate::text::of_data_url;
@@ -41,6 +41,9 @@ const KNOWN: Known = Fields(&[
     ("reasoning_effort", All),
     ("parallel_tool_calls", All),
     ("service_tier", All),
+    ("store", Unused),
+    ("audio", Unused),
+    ("modalities", Unused),
 ]);
 
 const MESSAGE: Known = Fields(&[

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::ProviderError;
 use crate::ids::plain;
-use crate::inbound::count::BYTES_A_TOKEN;
+use crate::inbound::counted::ToldTokens;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::serial;
 use crate::inbound::wire::arguments_object;
@@ -24,11 +24,7 @@ const MAX_BLANK: usize = 1024;
 pub(super) struct Script {
     id: String,
     model: String,
-    /// What is said of the tokens read until the provider has counted them.
-    estimate: u64,
-    /// Bytes of the answer, for an estimate of the tokens written.
-    written: u64,
-    usage: Option<Usage>,
+    counted: ToldTokens,
     /// The number of the next block.
     next: usize,
     open: Option<Open>,
@@ -59,14 +55,12 @@ enum Held {
 }
 
 impl Script {
-    /// An answer by `model`, as the tool calls it, to a request of about so many tokens.
-    pub(super) fn new(model: String, estimate: u64) -> Self {
+    /// An answer by `model`, as the tool calls it.
+    pub(super) fn new(model: String) -> Self {
         Self {
             id: format!("msg_{}", serial()),
             model,
-            estimate,
-            written: 0,
-            usage: None,
+            counted: ToldTokens::default(),
             next: 0,
             open: None,
             blank: String::new(),
@@ -215,13 +209,8 @@ impl Script {
     fn end(&mut self, reason: StopReason, out: &mut Vec<u8>) {
         self.release(true, out);
         self.close(out);
-        let usage = self.usage.clone().unwrap_or_else(|| Usage {
-            input_tokens: self.estimate,
-            output_tokens: self.written.div_ceil(BYTES_A_TOKEN),
-            ..Usage::default()
-        });
         let delta = json!({"stop_reason": stop_reason(reason), "stop_sequence": null});
-        let event = json!({"type": "message_delta", "delta": delta, "usage": counts(&usage)});
+        let event = json!({"type": "message_delta", "delta": delta, "usage": counts(&self.counted.all())});
         named("message_delta", &event, out);
         named("message_stop", &json!({"type": "message_stop"}), out);
         self.is_over = true;
@@ -241,9 +230,13 @@ impl Script {
 }
 
 impl AnswerWriter for Script {
+    fn expect(&mut self, input_tokens: u64) {
+        self.counted.expect(input_tokens);
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, reasoning_parts, tool_calls, usage, stop_reason: reason, .. } = response;
-        let reasoning_bytes = reasoning.len();
+        self.counted.take_whole(&response);
+        let ChatResponse { text, reasoning, reasoning_parts, tool_calls, stop_reason: reason, .. } = response;
         let mut content: Vec<_> = reasoning_parts.iter().filter_map(thought).collect();
         if content.is_empty() && !reasoning.is_empty() {
             content.push(json!({"type": "thinking", "thinking": reasoning, "signature": ""}));
@@ -254,17 +247,11 @@ impl AnswerWriter for Script {
         content.extend(tool_calls.iter().map(|call| {
             json!({"type": "tool_use", "id": plain(&call.id), "name": call.name, "input": arguments_object(&call.arguments)})
         }));
-        let called: usize = tool_calls.iter().map(|call| call.arguments.len()).sum();
-        let usage = usage.unwrap_or_else(|| Usage {
-            input_tokens: self.estimate,
-            output_tokens: ((text.len() + reasoning_bytes + called) as u64).div_ceil(BYTES_A_TOKEN),
-            ..Usage::default()
-        });
-        serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&usage)))
+        serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&self.counted.all())))
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
-        let usage = counts(&Usage { input_tokens: self.estimate, ..Usage::default() });
+        let usage = counts(&Usage { input_tokens: self.counted.expected(), ..Usage::default() });
         let event = json!({"type": "message_start", "message": self.message(&[], None, &usage)});
         named("message_start", &event, out);
     }
@@ -273,14 +260,9 @@ impl AnswerWriter for Script {
         if self.is_over {
             return;
         }
-        self.written += match &chunk {
-            Chunk::Text { text } | Chunk::Reasoning { text } => text.len() as u64,
-            Chunk::ToolCall(delta) => delta.arguments.len() as u64,
-            _ => 0,
-        };
+        self.counted.take_in(&chunk);
         match chunk {
             Chunk::Notice { text } => comment(&text, out),
-            Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => self.fail(&info.into(), out),
             // More of a call that is whole says nothing.

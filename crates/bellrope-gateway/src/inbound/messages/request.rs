@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::blocks::{Block, Blocks, message, system};
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
-use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
+use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
 use crate::message::{ChatRequest, Tool, ToolChoice, lenient};
 
 /// The fields that are passed on, or refused, or noted in words of their own.
@@ -40,6 +40,9 @@ const KNOWN: Known = Fields(&[
     ("service_tier", All),
     ("output_config", Fields(&[("format", FORMAT)])),
     ("output_format", FORMAT),
+    ("container", Unused),
+    ("context_management", Unused),
+    ("mcp_servers", Unused),
 ]);
 
 const FORMAT: Known = Fields(&[("type", All), ("schema", All)]);

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::echo::{Echo, OWN_REASONING};
 use super::ending::{code, counts, ending};
 use super::logprobs::{self, text_part};
-use super::tools::{Called, Names};
+use super::tools::{Called, Names, input_of};
 use crate::error::ProviderError;
+use crate::inbound::counted::ToldTokens;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, named};
-use crate::json;
-use crate::message::{ChatResponse, Chunk, Part, StopReason, TokenLogprob, ToolCall, ToolCallDelta, Usage};
+use crate::message::{ChatResponse, Chunk, Part, StopReason, TokenLogprob, ToolCall, ToolCallDelta};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 use crate::reasoning::{items_of, opaque};
 
@@ -34,7 +34,7 @@ pub(super) struct Script {
     /// The item that text goes on in.
     open: Option<usize>,
     held: usize,
-    usage: Option<Usage>,
+    counted: ToldTokens,
     status: &'static str,
     /// Why the response is incomplete, and how it failed.
     details: Value,
@@ -89,7 +89,7 @@ impl Script {
             items: Vec::new(),
             open: None,
             held: 0,
-            usage: None,
+            counted: ToldTokens::default(),
             status: "in_progress",
             details: Value::Null,
             error: Value::Null,
@@ -100,8 +100,10 @@ impl Script {
     /// The response as it is now.
     pub(super) fn now(&self) -> Value {
         let mut response = self.response();
-        if self.is_over {
-            response["usage"] = counts(self.usage.as_ref());
+        if self.is_whole() {
+            response["usage"] = counts(&self.counted.all());
+        } else if let Some(usage) = self.counted.said().filter(|_| self.is_over) {
+            response["usage"] = counts(&usage);
         }
         response
     }
@@ -370,8 +372,13 @@ impl Script {
 }
 
 impl AnswerWriter for Script {
+    fn expect(&mut self, input_tokens: u64) {
+        self.counted.expect(input_tokens);
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, usage, stop_reason, .. } = response;
+        self.counted.take_whole(&response);
+        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, stop_reason, .. } = response;
         // The items are those of a stream of the same pieces.
         let unread = &mut Vec::new();
         for part in &reasoning_parts {
@@ -397,8 +404,13 @@ impl AnswerWriter for Script {
         for at in 0..self.items.len() {
             self.items[at].status = self.last_status(at, &details);
         }
-        (self.status, self.details, self.usage, self.is_over) = (status, details, usage, true);
+        (self.status, self.details, self.is_over) = (status, details, true);
         serde_json::to_vec(&self.now())
+    }
+
+    fn items(&self) -> Vec<Value> {
+        let may_be_kept = self.is_whole() && !self.echo.is_private;
+        self.items.iter().filter(|_| may_be_kept).map(Item::json).collect()
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -412,13 +424,13 @@ impl AnswerWriter for Script {
         if self.is_over {
             return;
         }
+        self.counted.take_in(&chunk);
         match chunk {
             Chunk::Text { text } => self.say(&text, false, out),
             Chunk::Reasoning { text } => self.say(&text, true, out),
             Chunk::Logprobs { tokens } => self.likely(tokens, out),
             Chunk::ReasoningDetails { details } => self.details(&details, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
-            Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Notice { text } if self.sequence >= self.from => comment(&text, out),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => self.fail(&info.into(), out),
@@ -474,15 +486,6 @@ impl Item {
                 item
             }
         }
-    }
-}
-
-/// The text for a tool that takes one. Where the model did not write the object that it was asked for, all it wrote.
-pub(super) fn input_of(arguments: &str) -> String {
-    match json::from_str::<Value>(arguments) {
-        Ok(Value::Object(object)) if object.is_empty() => String::new(),
-        Ok(object) => object["input"].as_str().unwrap_or(arguments).to_owned(),
-        Err(_) => arguments.to_owned(),
     }
 }
 

@@ -29,4 +29,6 @@ pub(super) struct Echo {
     pub(super) store: bool,
     pub(super) background: bool,
     pub(super) previous: Option<String>,
+    /// Whether nothing of it is to be kept at all.
+    pub(super) is_private: bool,
 }

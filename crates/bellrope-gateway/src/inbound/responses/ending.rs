@@ -15,9 +15,9 @@ pub(super) fn ending(reason: StopReason) -> (&'static str, &'static str, Value) 
     }
 }
 
-/// What an answer took. Every count is there, because tools take one that is not for a broken answer.
-pub(super) fn counts(usage: Option<&Usage>) -> Value {
-    let usage = usage.cloned().unwrap_or_default();
+/// What an answer took. Every count is there, because tools take one that is not for a broken answer; a part that nobody has
+/// counted is 0.
+pub(super) fn counts(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cache_read_tokens.unwrap_or(0)},

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::answer::{Script, input_of};
+use super::answer::Script;
+use super::tools::input_of;
 use crate::inbound::fault::Fault;
 use crate::message::{Content, Message, Part, Role};
 

@@ -185,7 +185,8 @@ impl Conversation {
             }
             "item_reference" => {
                 let id: String = id.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(64).collect();
-                let words = format!("Item with id '{id}' not found. Items are not kept here; send the item itself.");
+                let words =
+                    format!("Item with id '{id}' not found. Items are kept for a while only; send the item itself.");
                 return Err(Fault::missing("not_found", Some("input"), words));
             }
             // An answer without the summary that it asks for would be taken for one.

@@ -114,6 +114,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
         store: wire.store == Some(true) || wire.background == Some(true),
         background: wire.background == Some(true),
         previous: wire.previous_response_id.filter(|id| !id.is_empty()),
+        is_private: wire.store == Some(false),
     };
     let chat = ChatRequest {
         provider,

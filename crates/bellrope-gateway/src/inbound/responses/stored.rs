@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::answer::Script;
@@ -53,6 +53,11 @@ impl StoredRequest {
         (script.echo.store || script.echo.previous.is_some()).then(|| Self { script: script.clone() })
     }
 
+    /// Is told about how many tokens the request has.
+    pub(in crate::inbound) fn expect(&mut self, input_tokens: u64) {
+        self.script.expect(input_tokens);
+    }
+
     /// Whether the response is to be kept.
     #[must_use]
     pub fn is_stored(&self) -> bool {
@@ -78,7 +83,7 @@ impl StoredRequest {
         };
         let mut messages = stored.conversation()?;
         messages.append(&mut chat.messages);
-        chat.messages = messages;
+        (chat.messages, chat.from_tool.tokens) = (messages, None);
         Ok(())
     }
 
@@ -274,6 +279,10 @@ impl Keeping {
 }
 
 impl AnswerWriter for Keeping {
+    fn items(&self) -> Vec<Value> {
+        self.script.items()
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         let whole = self.script.whole(response);
         self.keep_whole();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::ids::plain;
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::Told;
+use crate::json;
 use crate::message::{Tool, ToolChoice, lenient};
 
 /// What stands between a namespace and a name.
@@ -189,4 +190,13 @@ fn chosen(wire: Option<&Value>, tools: &mut Vec<Tool>, names: &Names) -> Result<
             return Err(Fault::invalid(Some("tool_choice"), fault));
         }
     }))
+}
+
+/// The text for a tool that takes one. Where the model did not write the object that it was asked for, all it wrote.
+pub(super) fn input_of(arguments: &str) -> String {
+    match json::from_str::<Value>(arguments) {
+        Ok(Value::Object(object)) if object.is_empty() => String::new(),
+        Ok(object) => object["input"].as_str().unwrap_or(arguments).to_owned(),
+        Err(_) => arguments.to_owned(),
+    }
 }

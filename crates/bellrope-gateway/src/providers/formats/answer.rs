@@ -58,6 +58,8 @@ pub(super) struct PartialAnswer {
     has_failed: bool,
     /// Whether events were passed over, in which may be what the others lack.
     has_missed: bool,
+    /// Whether an answer of nothing is one: there may be nothing to insert, or it is the reader's business.
+    may_be_empty: bool,
 }
 
 impl PartialAnswer {
@@ -165,6 +167,17 @@ impl PartialAnswer {
         self.reason.get_or_insert(reason);
     }
 
+    /// Takes in that the answer was cut, for a reason of which nothing is known.
+    pub(super) fn cut_for(&mut self, word: &str) {
+        self.stopped_for(StopReason::MaxTokens);
+        self.note(&format!("the provider calls the answer incomplete because of `{}`", word.trim()));
+    }
+
+    /// Notes that a text came whole, and is not what came of it in pieces.
+    pub(super) fn differs(&mut self) {
+        self.note("the provider says at the end of the answer that its text is another one");
+    }
+
     /// Takes in what tells this answer from others, such as its id. The first counts: servers repeat it.
     pub(super) fn identify(&mut self, id: Option<&RawValue>) {
         if let Some(id) = id.filter(|id| !self.is_identified && !is_nothing(id)) {
@@ -202,6 +215,11 @@ impl PartialAnswer {
     /// Takes in that an event says why there is no answer, or no whole one.
     pub(super) fn failed(&mut self) {
         self.has_failed = true;
+    }
+
+    /// Takes in that an answer of nothing is one.
+    pub(super) fn may_be_empty(&mut self) {
+        self.may_be_empty = true;
     }
 
     /// Takes in that an event was passed over.
@@ -255,8 +273,17 @@ impl PartialAnswer {
                 | StopReason::ContentFilter
                 | StopReason::Refusal
                 | StopReason::PauseTurn
+                | StopReason::StopSequence
         );
-        if explains_nothing && !self.has_missed && !self.has_text && !self.has_reasoning && !self.has_calls() {
+        // A model that says nothing has written a token all the same: that it ends.
+        let is_meant = self.may_be_empty || self.reason.is_some() && self.usage.output().is_some_and(|count| count > 0);
+        if explains_nothing
+            && !is_meant
+            && !self.has_missed
+            && !self.has_text
+            && !self.has_reasoning
+            && !self.has_calls()
+        {
             return Err(self.nothing());
         }
         let ending = Ending { usage: self.usage.take(), stop_reason, notes: self.notes.clone() };

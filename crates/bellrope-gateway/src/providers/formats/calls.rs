@@ -7,7 +7,8 @@
 //! - An id belongs to one call, whatever its index, unless another name stands with it at another index, or the same one once
 //!   the call is whole: then the provider gave two calls one id. Another id with a name is another call, whatever its index.
 //! - Without an id the index tells calls apart; without an index a name begins the next call.
-//! - Once the arguments of a call are whole, further ones are a repetition, which counts once, or another call.
+//! - Once the arguments of a call are whole, further ones are a repetition, which counts once, or another call. A call with the
+//!   id and the name of a whole one is held back until its arguments show which of the two it is.
 //!
 //! Calls are handed out in the order in which they began, under numbers of our own. A call is held back until its id and
 //! its name are known, as readers take both from the first piece. What is missing at the end is made: an id, and `{}` for
@@ -77,8 +78,10 @@ pub(super) struct Calls {
     /// The places used so far; `None` for what is no call.
     places: Vec<(Place, Option<usize>)>,
     latest: Option<usize>,
-    /// How many calls, from the first, were handed out.
+    /// How many calls, from the first, were handed out, or are known to repeat another one.
     begun: usize,
+    /// How many were handed out.
+    numbered: u32,
     /// Bytes that came in.
     bytes: usize,
 }
@@ -96,6 +99,12 @@ struct Call {
     seam: Seam,
     /// Whether further arguments take the place of these.
     is_start: bool,
+    /// The call of its id and name that was whole when it began, as long as this one may be a repetition of that.
+    repeats: Option<usize>,
+    /// Bytes of the arguments that came once more, of a call that is whole.
+    again: usize,
+    /// Its number, once it is handed out.
+    number: Option<u32>,
     /// Bytes of the arguments that were handed out.
     sent: usize,
 }
@@ -121,7 +130,11 @@ impl Calls {
                 if self.calls.len() == MAX_TOOL_CALLS {
                     return Err(too_many());
                 }
-                self.calls.push(Call::default());
+                let repeats = twin_id.as_deref().and_then(|id| self.position(id)).filter(|first| {
+                    let first = &self.calls[*first];
+                    first.is_over() && piece.name.as_ref() == Some(&first.name)
+                });
+                self.calls.push(Call { repeats, ..Call::default() });
                 self.calls.len() - 1
             }
         };
@@ -146,6 +159,7 @@ impl Calls {
         if self.bytes > MAX_ANSWER {
             return Err(ProviderError::TooLarge { what: "the calls of tools in the answer", limit: MAX_ANSWER });
         }
+        self.compare(at);
         self.hand_out(at, out);
         Ok(())
     }
@@ -162,7 +176,7 @@ impl Calls {
 
     /// Whether some call's arguments have begun and are not at their end.
     pub(super) fn is_within_one(&self) -> bool {
-        self.calls.iter().any(|call| !call.is_blank() && !call.form.is_whole())
+        self.calls.iter().any(|call| call.repeats.is_none() && !call.is_blank() && !call.form.is_whole())
     }
 
     /// Hands out all that is left. How many calls had to be left out because nothing says which tool they call.
@@ -170,6 +184,9 @@ impl Calls {
         let mut nameless = 0;
         for at in 0..self.calls.len() {
             let call = &mut self.calls[at];
+            if call.repeats.is_some() {
+                continue;
+            }
             if call.name.is_empty() {
                 nameless += 1;
                 continue;
@@ -187,8 +204,7 @@ impl Calls {
                 let made = || made_id(answer, at, &call.name, &call.arguments);
                 self.calls[at].id = Some(spare.unwrap_or_else(made));
             }
-            let is_new = at >= self.begun;
-            self.calls[at].push(at, is_new, out);
+            self.calls[at].push(&mut self.numbered, out);
         }
         self.begun = self.calls.len();
         nameless
@@ -217,6 +233,8 @@ impl Calls {
             (Some(Some(at)), false) if piece.name.is_none() && self.calls[at].is_over() => self.latest,
             (Some(at), _) => at,
             (None, true) => None,
+            // The entries of one list are calls of their own.
+            (None, false) if matches!(piece.place, Place::InList(1..)) && piece.name.is_some() => None,
             (None, false) => self.latest,
         };
         match at {
@@ -263,13 +281,23 @@ impl Calls {
         Ok(())
     }
 
+    /// Sees whether a call that may be a repetition is one so far.
+    fn compare(&mut self, at: usize) {
+        let call = &self.calls[at];
+        let Some(first) = call.repeats.map(|first| &self.calls[first]) else { return };
+        let says_nothing = call.is_blank() || call.is_start;
+        if !says_nothing && !first.arguments.starts_with(&call.arguments) {
+            self.calls[at].repeats = None;
+        }
+    }
+
     /// Hands out what is known, after a piece for the call at `at`.
     fn hand_out(&mut self, at: usize, out: &mut VecDeque<Chunk>) {
         if at < self.begun {
-            self.calls[at].push(at, false, out);
+            self.calls[at].push(&mut self.numbered, out);
         }
-        while let Some(call) = self.calls.get_mut(self.begun).filter(|call| call.is_known()) {
-            call.push(self.begun, true, out);
+        while let Some(call) = self.calls.get_mut(self.begun).filter(|call| call.is_known() || call.is_repetition()) {
+            call.push(&mut self.numbered, out);
             self.begun += 1;
         }
     }
@@ -338,8 +366,18 @@ impl Call {
             Arguments::None => 0,
             Arguments::More(piece) => {
                 let text = self.seam.join(piece);
-                if text.is_empty() || self.form.is_whole() && !self.is_start && text == self.arguments {
+                if text.is_empty() || self.is_again(&text) {
                     return 0;
+                }
+                if self.is_all_so_far(&text) {
+                    let from = self.arguments.len();
+                    self.append(&text[from..]);
+                    return text.len();
+                }
+                if self.again > 0 {
+                    // It was no repetition after all.
+                    let again = self.arguments[..std::mem::take(&mut self.again)].to_owned();
+                    self.append(&again);
                 }
                 if self.sent == 0 && (self.is_start || self.is_blank()) && !is_blank(&text) {
                     self.clear();
@@ -373,6 +411,26 @@ impl Call {
         }
     }
 
+    /// Whether a piece has all of the arguments so far, as some servers send them again with each piece: it could stand behind
+    /// them in no JSON.
+    fn is_all_so_far(&self, text: &str) -> bool {
+        let may_nest = !self.form.is_in_string() && self.arguments.trim_end().ends_with([':', '[', ',']);
+        text.starts_with(&self.arguments) && self.arguments.contains('"') && !self.form.is_whole() && !may_nest
+    }
+
+    /// Whether a piece of its arguments, which are whole, is the next part of a repetition of them.
+    fn is_again(&mut self, text: &str) -> bool {
+        let is_whole = self.form.is_whole() && !self.is_start;
+        if is_whole && self.again == 0 && text == self.arguments {
+            return true;
+        }
+        let is_next = self.is_over() && self.arguments[self.again..].starts_with(text);
+        if is_next {
+            self.again = (self.again + text.len()) % self.arguments.len();
+        }
+        is_next
+    }
+
     /// Appends what stands for half of a character that got no other half.
     fn append_half(&mut self, rest: Option<char>) {
         if let Some(rest) = rest {
@@ -403,20 +461,31 @@ impl Call {
 
     /// Whether its first piece can be handed out. Where a name may come in pieces, the arguments show that it is whole.
     fn is_known(&self) -> bool {
-        self.id.is_some() && !self.name.is_empty() && (self.is_named || !self.is_blank())
+        let is_another = self.repeats.is_none();
+        is_another && self.id.is_some() && !self.name.is_empty() && (self.is_named || !self.is_blank())
     }
 
-    /// Hands out what was not handed out yet.
-    fn push(&mut self, at: usize, is_new: bool, out: &mut VecDeque<Chunk>) {
+    /// Whether it is another one once more, and nothing else: that was whole with the same arguments.
+    fn is_repetition(&self) -> bool {
+        self.repeats.is_some() && self.is_over()
+    }
+
+    /// Hands out what was not handed out yet, with the next number if that is the first of it.
+    fn push(&mut self, next: &mut u32, out: &mut VecDeque<Chunk>) {
+        if self.repeats.is_some() {
+            return;
+        }
         // What may be replaced is held back; at the end nothing is.
         let is_held = self.sent == 0 && (self.is_start || self.is_blank() && !self.form.is_final());
         let arguments = if is_held { String::new() } else { self.arguments[self.sent..].to_owned() };
-        if !is_new && arguments.is_empty() {
+        if self.number.is_some() && arguments.is_empty() {
             return;
         }
         self.sent += arguments.len();
+        let is_new = self.number.is_none();
         let (id, name) = if is_new { (self.id.clone(), Some(self.name.clone())) } else { (None, None) };
-        let index = at.try_into().unwrap_or(u32::MAX);
+        let index = *self.number.get_or_insert(*next);
+        *next += u32::from(is_new);
         out.push_back(Chunk::ToolCall(ToolCallDelta { index, id, name, arguments }));
     }
 }

@@ -4,6 +4,7 @@
 
 mod lists;
 mod notes;
+mod siblings;
 
 use std::collections::VecDeque;
 
@@ -204,7 +205,7 @@ fn an_empty_unknown_or_failed_end_is_the_same_in_the_other_formats() {
         (
             "incomplete for a later reason",
             &ended("incomplete", r#"{"incomplete_details":{"reason":"bored"}}"#),
-            "text a | done other",
+            "text a | done max_tokens",
         ),
         (
             "failed without a word",

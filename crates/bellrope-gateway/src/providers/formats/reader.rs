@@ -1,9 +1,20 @@
 //! What a provider says, put into errors.
 
-use super::fault::StatedFault;
+use super::fault::{MAX_ERROR_BODY, StatedFault};
 use crate::error::{Excerpt, ProviderError};
-use crate::json::raw;
+use crate::json::{fields, is_nothing, raw};
 use crate::secret::Secret;
+
+/// The error in a body that came with success, and has no list `data`. A longer one than errors are is none.
+pub(crate) fn reported(body: &[u8], key: Option<Secret>) -> Option<ProviderError> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_ERROR_BODY)?;
+    let fault = raw(text, |document| {
+        let data = fields(document, ["data"]).and_then(|[data]| data);
+        let is_there = data.is_some_and(|data| data.get().starts_with('[') && !is_nothing(data));
+        if is_there { None } else { StatedFault::in_event(document) }
+    });
+    fault.ok().flatten().map(|fault| EventReader::new(key).failed(&fault))
+}
 
 /// Puts what a provider says into errors, and keeps its key out of them.
 #[derive(Debug, Default)]
@@ -32,7 +43,8 @@ impl EventReader {
         ProviderError::Reported {
             code: fault.code.as_deref().map(|code| self.excerpt(code)),
             message: if fault.message.is_empty() { "no message".into() } else { self.excerpt(&fault.message) },
-            status: fault.status,
+            // Providers say of an empty account what they say of too many requests.
+            status: if fault.is_out_of_money() { Some(402) } else { fault.status },
             retryable: fault.is_retryable(),
         }
     }

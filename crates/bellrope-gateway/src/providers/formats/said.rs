@@ -135,7 +135,7 @@ pub(super) fn arguments_object(input: &Value) -> Result<Box<RawValue>, ProviderE
         Value::Object(_) => to_raw_value(input),
         Value::Null => to_raw_value(&json!({})),
         Value::String(text) if is_blank(text) => to_raw_value(&json!({})),
-        Value::String(text) if is_object(text) => RawValue::from_string(text.trim().to_owned()),
+        Value::String(text) if is_object(text) => RawValue::from_string(repaired(text.trim()).into_owned()),
         Value::String(text) => to_raw_value(&json!({"text": text})),
         json => to_raw_value(&json!({"value": json})),
     };
@@ -146,8 +146,7 @@ pub(super) fn arguments_object(input: &Value) -> Result<Box<RawValue>, ProviderE
 fn is_object(text: &str) -> bool {
     text.trim_start().starts_with('{')
         && depth(text.as_bytes()) <= MAX_DEPTH
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-        && matches!(repaired(text), Cow::Borrowed(_))
+        && serde_json::from_str::<IgnoredAny>(&repaired(text)).is_ok()
 }
 
 /// Whether a text has nothing but white space.
@@ -197,6 +196,8 @@ mod tests {
             (json!({"a": 1}), "{\"a\":1}", json!({"a": 1})),
             (json!("{\"a\":"), "{\"a\":", json!({"text": "{\"a\":"})),
             (json!("{\"a\": 2}"), "{\"a\": 2}", json!({"a": 2})),
+            // A line break that should have been escaped, as local models write it.
+            (json!("{\"a\":\"x\ny\"}"), "{\"a\":\"x\ny\"}", json!({"a": "x\ny"})),
             (json!("[1]"), "[1]", json!({"text": "[1]"})),
             (json!([1]), "[1]", json!({"value": [1]})),
         ] {

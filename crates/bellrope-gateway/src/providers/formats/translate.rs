@@ -49,6 +49,9 @@ pub trait Translate: fmt::Debug + Send {
     /// Takes in how many tokens the answer may have, for formats in which that alone shows that it was cut.
     fn limit(&mut self, _max_output_tokens: Option<u32>) {}
 
+    /// Takes in that an answer of nothing is one: a prompt may be at its end, and what goes through is the reader's business.
+    fn may_be_empty(&mut self) {}
+
     /// Takes in that an event was passed over, because it cannot be read or is too large: what the others say may be all the
     /// same an answer.
     fn missed(&mut self) {}
@@ -154,8 +157,11 @@ impl<F: Frames> Translate for F {
         let read = match event.data.trim() {
             "" => Ok(Progress::Continues),
             "[DONE]" if Self::DONE_ENDS => self.answer().end(out).map(|()| Progress::Ended),
-            // Some servers end with the word that ends a chat completion.
-            "[DONE]" => Ok(Progress::Continues),
+            // Some servers end with the word that ends a chat completion, and proxies say it also of an answer that was cut.
+            "[DONE]" => {
+                let is_over = self.answer().finish(false, out)?;
+                Ok(if is_over { Progress::Ended } else { Progress::Continues })
+            }
             data if event.name == "error" => {
                 let _ = raw(data, |event| self.said_with_error(event));
                 Err(self.answer().reader().reported(data))
@@ -194,6 +200,10 @@ impl<F: Frames> Translate for F {
 
     fn finish(&mut self, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         self.answer().finish(false, out)
+    }
+
+    fn may_be_empty(&mut self) {
+        self.answer().may_be_empty();
     }
 
     fn missed(&mut self) {

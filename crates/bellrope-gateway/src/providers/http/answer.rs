@@ -58,6 +58,10 @@ impl RemoteAnswer {
     pub(super) fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
         let mut translator = remote.translator(&request.from_tool);
         translator.limit(request.max_tokens);
+        // At the end of a prompt there may be nothing to insert, and a text that ends the answer may come first.
+        if request.prompt.is_some() || !request.stop.is_empty() {
+            translator.may_be_empty();
+        }
         let (meter, wants_logprobs) = (request.meter.clone(), request.wants_logprobs());
         let stage = Stage::Asked(Box::new(request));
         let (notes, ready) = (VecDeque::new(), VecDeque::new());

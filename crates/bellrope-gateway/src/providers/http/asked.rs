@@ -8,6 +8,9 @@ use reqwest::header::HeaderMap;
 const EPOCH_SECONDS: f64 = 1e9;
 const EPOCH_MILLIS: f64 = 1e12;
 
+/// What is longer is no time that anybody waits, and is told as this.
+const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
 /// What limits are called in headers: how much is left, and when there will be more.
 const LIMITS: [(&str, &str); 8] = [
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -41,9 +44,10 @@ pub(super) fn asked_delay(status: u16, headers: &HeaderMap, words: &str, now: Sy
         None => text("retry-after").and_then(|text| until(text, now)),
     };
     let positive = |asked: &Duration| !asked.is_zero();
-    asked.filter(positive).or_else(|| {
+    let asked = asked.filter(positive).or_else(|| {
         matches!(status, 429 | 503 | 529).then(|| reset(&text, now).or_else(|| in_words(words)))?.filter(positive)
-    })
+    });
+    asked.map(|asked| asked.min(LONGEST))
 }
 
 /// When the limits are reset that are used up; of those that do not say how much is left, when all are.
@@ -160,6 +164,9 @@ mod tests {
             ("anthropic-ratelimit-tokens-reset", "1994-11-06T10:49:47.25+02:00", 10_000),
         ] {
             assert_eq!(asked(429, &[(name, value)], ""), Some(Duration::from_millis(ms)), "{name}: {value}");
+        }
+        for far in ["99999999999999999999", "1e18", "Sat, 06 Nov 2094 08:49:37 GMT"] {
+            assert_eq!(asked(429, &[("retry-after", far)], ""), Some(LONGEST), "{far}");
         }
         let both = [("retry-after-ms", "120"), ("retry-after", "7")];
         assert_eq!(asked(429, &both, ""), Some(Duration::from_millis(120)));

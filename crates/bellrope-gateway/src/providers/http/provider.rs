@@ -213,7 +213,7 @@ impl Provider for HttpProvider {
 
     fn count_tokens(&self, mut request: ChatRequest) -> BoxFuture<'_, Result<Option<u64>, ProviderError>> {
         Renamed::of(&mut request, self.remote.kind.format(), self.remote.server);
-        Box::pin(async move { self.remote.count_tokens(&request).await })
+        Box::pin(async move { self.remote.count_tokens(request).await })
     }
 
     fn passes(&self, format: PassFormat) -> bool {

@@ -1,19 +1,21 @@
 //! What all requests to one provider share: where it is, whose key it gets, and what is posted there.
 
+use std::convert::Infallible;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::endpoint::{Endpoint, Sent};
 use super::events::EventStream;
 use super::pass::{Post, pass, with_tools_headers};
-use crate::apart::{LARGE, apart};
+use crate::apart::{LARGE, LONG, apart, no_thread};
 use crate::config::{Credentials, PassThrough};
 use crate::error::{Excerpt, ProviderError};
-use crate::json::Few;
+use crate::json::{each, fields, raw, words};
 use crate::message::{ChatRequest, FromTool, ModelInfo};
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
@@ -75,7 +77,7 @@ impl Remote {
                 let mut notes = Notes::default();
                 (remote.write(&taken, &mut notes), notes, taken)
             };
-            let (written, noted, given_back) = apart(write).await.map_err(|fault| setup(&fault))?;
+            let (written, noted, given_back) = apart(write).await.map_err(|fault| no_thread(&fault))?;
             (*notes, *request) = (noted, given_back);
             written?
         } else {
@@ -129,9 +131,20 @@ impl Remote {
         let from_tool = FromTool { format: Some(request.format), key: request.key.clone(), ..FromTool::default() };
         let sent = self.sent(&from_tool)?;
         let model = self.model_of(request.model.as_deref())?;
-        let (body, hides_usage) = request.body_for(model, self.server.stream_options, self.server.at_inventor);
+        let (knows_options, is_inventors) = (self.server.stream_options, self.server.at_inventor);
+        let (body, hides_usage) = if request.body().len() > LONG {
+            let (request, model) = (request.clone(), model.map(str::to_owned));
+            let edit = move || request.body_for(model.as_deref(), knows_options, is_inventors);
+            apart(edit).await.map_err(|fault| no_thread(&fault))?
+        } else {
+            request.body_for(model, knows_options, is_inventors)
+        };
         let is_watched = request.format != PassFormat::CountTokens;
-        let translator = is_watched.then(|| self.kind.format().translator(sent.secret().cloned()));
+        let translator = is_watched.then(|| {
+            let mut translator = self.kind.format().translator(sent.secret().cloned());
+            translator.may_be_empty();
+            translator
+        });
         let post = Post {
             url: self.endpoint.url(path.iter().map(|segment| segment.of(model))),
             sent: sent.with(|headers| with_tools_headers(headers, &request.headers)),
@@ -184,22 +197,33 @@ impl Remote {
         };
         let model = self.model_of(request.model.as_deref())?;
         let body = with_model(&request.fields, model);
-        self.endpoint
-            .post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER, (&sent, &request.room))
-            .await
+        let path = path.iter().map(|segment| segment.of(model));
+        let answer = self.endpoint.post_json(path, body, MAX_ANSWER, (&sent, &request.room)).await?;
+        match formats::reported(&answer, sent.secret().cloned()) {
+            Some(error) => Err(error),
+            None => Ok(answer),
+        }
     }
 
-    pub(super) async fn count_tokens(&self, request: &ChatRequest) -> Result<Option<u64>, ProviderError> {
+    pub(super) async fn count_tokens(self: &Arc<Self>, request: ChatRequest) -> Result<Option<u64>, ProviderError> {
         #[derive(Deserialize)]
         struct Counted {
             input_tokens: u64,
         }
 
         let sent = self.sent(&request.from_tool)?;
-        let model = self.model_of(request.model.as_deref())?;
-        let Some((path, body)) = self.kind.format().count(request, model)? else { return Ok(None) };
+        let (room, model) = (request.room.clone(), request.model.clone());
+        let model = self.model_of(model.as_deref())?;
+        let post = if request.is_large(LARGE) {
+            let remote = Arc::clone(self);
+            let write = move || remote.kind.format().count(&request, remote.model_of(request.model.as_deref())?);
+            apart(write).await.map_err(|fault| no_thread(&fault))??
+        } else {
+            self.kind.format().count(&request, model)?
+        };
+        let Some((path, body)) = post else { return Ok(None) };
         let path = path.iter().map(|segment| segment.of(model));
-        let answer = self.endpoint.post_json(path, body, MAX_COUNT, (&sent, &request.room)).await?;
+        let answer = self.endpoint.post_json(path, body, MAX_COUNT, (&sent, &room)).await?;
         // What is no count is none.
         Ok(serde_json::from_slice::<Counted>(&answer).ok().map(|counted| counted.input_tokens))
     }
@@ -213,23 +237,17 @@ impl Remote {
     }
 
     pub(super) async fn models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            data: Few<Model, MAX_MODELS>,
-        }
-
-        #[derive(Deserialize)]
-        struct Model {
-            id: String,
-            owned_by: Option<String>,
-        }
-
         self.check_key()?;
         let body = self.endpoint.get_json(MODELS, MAX_MODEL_LIST).await?;
-        let listed: Listed = serde_json::from_slice(&body)
-            .map_err(|error| ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) })?;
-        let model = |Model { id, owned_by }| ModelInfo { id, provider: self.name.clone(), owner: owned_by };
-        Ok(listed.data.into_iter().map(model).collect())
+        let text = String::from_utf8_lossy(&body);
+        match raw(&text, |document| models_in(document, &self.name)) {
+            Ok(Some(models)) => Ok(models),
+            Ok(None) => {
+                let reason = self.endpoint.excerpt("there is no list of models in what it says");
+                Err(ProviderError::Malformed { reason })
+            }
+            Err(error) => Err(ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) }),
+        }
     }
 
     pub(super) async fn probe(&self) -> Result<(), ProviderError> {
@@ -259,8 +277,25 @@ impl Remote {
     }
 }
 
-fn setup(fault: &str) -> ProviderError {
-    ProviderError::Setup { reason: Excerpt::new(fault) }
+/// The models in a list, wherever it stands. What is odd in one of them costs no others.
+fn models_in(document: &RawValue, provider: &str) -> Option<Vec<ModelInfo>> {
+    let is_list = |value: &&RawValue| value.get().starts_with('[');
+    let list = Some(document).filter(is_list).or_else(|| {
+        let [data, models] = fields(document, ["data", "models"])?;
+        data.filter(is_list).or(models.filter(is_list))
+    })?;
+    let mut models = Vec::new();
+    let Ok(_) = each(list, |_, entry| {
+        let [id, name, model, owner] = fields(entry, ["id", "name", "model", "owned_by"]).unwrap_or_default();
+        // Some servers list nothing but names.
+        let alone = Some(entry).filter(|entry| entry.get().starts_with('"'));
+        let id = [id, model, name, alone].into_iter().flatten().find_map(words);
+        if let Some(id) = id.filter(|_| models.len() < MAX_MODELS) {
+            models.push(ModelInfo { id, provider: provider.to_owned(), owner: owner.and_then(words) });
+        }
+        Ok::<(), Infallible>(())
+    });
+    Some(models)
 }
 
 /// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
@@ -313,6 +348,21 @@ fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
 mod tests {
     use super::*;
     use crate::{HttpProvider, Provider, ProviderConfig};
+
+    #[test]
+    fn what_is_odd_in_a_list_of_models_costs_no_others() {
+        for (list, expected) in [
+            (r#"{"data":[{"id":"a","owned_by":"o"},{"id":"b","owned_by":5}]}"#, &["a", "b"][..]),
+            (r#"{"data":[{"id":null},{"id":7},{},null,"c",{"id":"a","owned_by":{}}]}"#, &["7", "c", "a"]),
+            (r#"[{"id":"a"},{"id":"cut \ud83d"}]"#, &["a", "cut \u{fffd}"]),
+            (r#"{"models":[{"name":"a"},{"model":"b"}]}"#, &["a", "b"]),
+            (r#"{"data":[]}"#, &[]),
+        ] {
+            let models = raw(list, |list| models_in(list, "p")).unwrap().unwrap();
+            assert_eq!(models.iter().map(|model| &*model.id).collect::<Vec<_>>(), expected, "{list}");
+        }
+        assert!(raw("{}", |list| models_in(list, "p")).unwrap().is_none());
+    }
 
     // Row 61: a client's token is sent to the wrong vendor.
     #[test]

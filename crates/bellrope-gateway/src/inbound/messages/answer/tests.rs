@@ -2,9 +2,15 @@ use super::*;
 use crate::message::ErrorInfo;
 use crate::testing::call;
 
+fn script(model: String, estimate: u64) -> Script {
+    let mut script = Script::new(model);
+    script.expect(estimate);
+    script
+}
+
 /// The events of an answer, each with its name checked.
 fn events(chunks: Vec<Chunk>) -> Vec<Value> {
-    let mut script = Script::new("p/m".into(), 21);
+    let mut script = script("p/m".into(), 21);
     let mut out = Vec::new();
     script.begin(&mut out);
     for chunk in chunks {
@@ -150,7 +156,7 @@ fn blanks_make_no_block_of_their_own_and_those_before_a_text_are_its_beginning()
         vec![Chunk::text("\n"), Chunk::reasoning("Hm"), Chunk::text("\t"), call(0, Some("c"), Some("look"), "{}")];
     assert_eq!(made([chunks, vec![done(StopReason::ToolUse)]].concat()), [thinks, calls]);
     let response = json!({"text": " \n", "stop_reason": StopReason::EndTurn});
-    let whole = Script::new("p/m".into(), 21).whole(serde_json::from_value(response).unwrap()).unwrap();
+    let whole = script("p/m".into(), 21).whole(serde_json::from_value(response).unwrap()).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap()["content"], json!([]));
 }
 
@@ -183,7 +189,7 @@ fn every_reason_to_stop_has_its_word() {
         let seen = events(vec![Chunk::text("a"), done(reason)]);
         assert_eq!(seen[seen.len() - 2]["delta"]["stop_reason"], word);
         let response = json!({"text": "a", "stop_reason": reason});
-        let whole = Script::new("m".into(), 0).whole(serde_json::from_value(response).unwrap()).unwrap();
+        let whole = script("m".into(), 0).whole(serde_json::from_value(response).unwrap()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap()["stop_reason"], word);
     }
 }
@@ -219,7 +225,7 @@ fn a_whole_answer_has_the_form_that_tools_know() {
         ],
         "tool_calls": [{"id": "Bash:0", "name": "ls", "arguments": "{\"a\":1}"}, {"id": "d", "name": "ls", "arguments": "no"}],
     });
-    let whole = Script::new("p/m".into(), 0).whole(serde_json::from_value(response).unwrap()).unwrap();
+    let whole = script("p/m".into(), 0).whole(serde_json::from_value(response).unwrap()).unwrap();
     let whole: Value = serde_json::from_slice(&whole).unwrap();
     let expected = json!([
         {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
@@ -231,7 +237,7 @@ fn a_whole_answer_has_the_form_that_tools_know() {
     assert_eq!((&whole["content"], &whole["model"], &whole["type"]), (&expected, &json!("p/m"), &json!("message")));
     assert_eq!((&whole["usage"]["input_tokens"], &whole["usage"]["output_tokens"]), (&json!(5), &json!(2)));
     let plain = json!({"text": "", "reasoning": "hm", "stop_reason": "end_turn"});
-    let whole = Script::new("m".into(), 9).whole(serde_json::from_value(plain).unwrap()).unwrap();
+    let whole = script("m".into(), 9).whole(serde_json::from_value(plain).unwrap()).unwrap();
     let whole: Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!(whole["content"], json!([{"type": "thinking", "thinking": "hm", "signature": ""}]));
     assert_eq!(whole["usage"]["input_tokens"], 9);

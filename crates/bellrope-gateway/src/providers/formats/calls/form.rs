@@ -58,6 +58,11 @@ impl Form {
         }
     }
 
+    /// Whether the end is within a string.
+    pub(super) fn is_in_string(self) -> bool {
+        self.in_string
+    }
+
     /// Whether an object or a list has begun and ended.
     pub(super) fn is_whole(self) -> bool {
         self.is_begun && self.depth == 0 && !self.in_string

@@ -100,6 +100,16 @@ fn ids_names_and_indices_that_are_odd_give_the_calls_that_were_meant() {
             vec![["t1", "read", a], ["t2", "ls", b]],
         ),
         ("the arguments once more", vec![(&zero, "t1", "read", a), (&zero, "t1", "read", a)], vec![["t1", "read", a]]),
+        (
+            "all arguments so far with each piece",
+            vec![(&zero, "t1", "read", "{\"pa"), (&zero, "t1", "read", "{\"path\":\"a"), (&zero, "t1", "read", a)],
+            vec![["t1", "read", a]],
+        ),
+        (
+            "an object in an object that begins alike",
+            vec![(&zero, "t1", "read", "{\"a\":"), (&zero, "t1", "read", "{\"a\":1}}")],
+            vec![["t1", "read", "{\"a\":{\"a\":1}}"]],
+        ),
         ("an empty object ahead", vec![(&zero, "t1", "read", "{}"), (&zero, "", "", a)], vec![["t1", "read", a]]),
         ("no arguments", vec![(&zero, "t1", "now", "")], vec![["t1", "now", "{}"]]),
         ("null for arguments", vec![(&zero, "t1", "now", "null")], vec![["t1", "now", "{}"]]),
@@ -147,6 +157,76 @@ fn two_calls_with_one_id_are_two_and_each_is_made_once() {
             let found: Vec<_> = found.iter().map(|(id, name, text)| (id == "t1", &**name, &**text)).collect();
             assert_eq!(found, [(true, first, first_arguments), (false, second, b)], "{what} {first} {second}");
         }
+    }
+}
+
+#[test]
+fn a_whole_call_that_comes_once_more_under_its_id_is_one_wherever_it_stands() {
+    let (zero, one, two) = (Place::Index(0), Place::Index(1), Place::Index(2));
+    let (item, latest) = (Place::Item("i".into()), Place::Latest);
+    let (a, b) = (r#"{"path":"a"}"#, r#"{"path":"b"}"#);
+    let once = vec![["t1", "read", a]];
+    for (what, pieces, expected) in [
+        ("whole", vec![(&zero, "t1", "read", a), (&one, "t1", "read", a)], once.clone()),
+        ("whole, at an item", vec![(&latest, "t1", "read", a), (&item, "t1", "read", a)], once.clone()),
+        ("three times", vec![(&zero, "t1", "read", a), (&one, "t1", "read", a), (&two, "t1", "read", a)], once.clone()),
+        (
+            "in pieces",
+            vec![
+                (&zero, "t1", "read", "{\"path"),
+                (&zero, "", "", "\":\"a\"}"),
+                (&one, "t1", "read", ""),
+                (&one, "", "", "{\"pa"),
+                (&one, "", "", "th\":\"a\"}"),
+            ],
+            once.clone(),
+        ),
+        (
+            "in pieces, at the same index",
+            vec![(&zero, "t1", "read", a), (&zero, "t1", "read", "{\"pa"), (&zero, "", "", "th\":\"a\"}")],
+            once.clone(),
+        ),
+        (
+            "in pieces without a name",
+            vec![(&zero, "t1", "read", a), (&zero, "", "", "{\"pa"), (&zero, "", "", "th\":\"a\"}")],
+            once.clone(),
+        ),
+        ("its head alone", vec![(&zero, "t1", "read", a), (&one, "t1", "read", "")], once.clone()),
+        ("up to where it was cut", vec![(&zero, "t1", "read", a), (&one, "t1", "read", "{\"path\":")], once.clone()),
+        (
+            "before another one",
+            vec![(&zero, "t1", "read", a), (&one, "t1", "read", a), (&two, "t2", "read", a)],
+            vec![["t1", "read", a], ["t2", "read", a]],
+        ),
+        (
+            "before another one, which it does not hold up for ever",
+            vec![(&zero, "t1", "read", a), (&one, "t1", "read", "{"), (&two, "t2", "read", a)],
+            vec![["t1", "read", a], ["t2", "read", a]],
+        ),
+        ("without arguments", vec![(&zero, "t1", "now", "{}"), (&one, "t1", "now", "{}")], vec![["t1", "now", "{}"]]),
+        (
+            "ids tell them apart",
+            vec![(&zero, "t1", "read", a), (&one, "t2", "read", a)],
+            vec![["t1", "read", a], ["t2", "read", a]],
+        ),
+    ] {
+        let pieces = pieces.into_iter().map(|(place, id, name, text)| piece(place.clone(), id, name, text)).collect();
+        let found = calls(pieces);
+        assert_eq!(texts(&found), expected, "{what}");
+    }
+    // The entries of one list are several calls, whatever they say.
+    let list: Vec<_> = (0..3).map(|at| piece(Place::InList(at), "", "roll", "{}")).collect();
+    assert_eq!(calls(list).len(), 3);
+    // Other arguments are another call, also where that is seen late.
+    for cut in 0..b.len() {
+        let pieces = vec![
+            piece(zero.clone(), "t1", "read", a),
+            piece(one.clone(), "t1", "read", &b[..cut]),
+            piece(one.clone(), "", "", &b[cut..]),
+        ];
+        let found = calls(pieces);
+        let found: Vec<_> = found.iter().map(|(id, _, text)| (id == "t1", &**text)).collect();
+        assert_eq!(found, [(true, a), (false, b)], "{cut}");
     }
 }
 

@@ -168,10 +168,13 @@ impl Translator {
         beside: Option<&RawValue>,
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
-        let [[name, text], [name_beside, text_beside]] = [function, beside]
-            .map(|said| said.and_then(|said| fields(said, ["name", "arguments"])).unwrap_or_default());
-        let name = name.or(name_beside).and_then(words);
-        let arguments = arguments(text.or(text_beside)).map_or(Arguments::None, Arguments::More);
+        let names = ["name", "arguments", "input", "parameters", "args"];
+        let [[name, arguments, input, parameters, args], beside] =
+            [function, beside].map(|said| said.and_then(|said| fields(said, names)).unwrap_or_default());
+        let name = name.or(beside[0]).and_then(words);
+        let said = [arguments, beside[1], input, beside[2], parameters, beside[3], args, beside[4]];
+        let said = said.into_iter().flatten().find(|said| said.get() != "null");
+        let arguments = self::arguments(said).map_or(Arguments::None, Arguments::More);
         self.answer.call(CallPiece { name, arguments, ..piece }, out)
     }
 }

@@ -6,12 +6,12 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
-use crate::json::{TextPiece, count, each, fields, fields_and, is_nothing, words};
+use crate::json::{count, each, fields, fields_and, is_nothing, words};
 use crate::message::Chunk;
 use crate::providers::formats::answer::PartialAnswer;
 use crate::providers::formats::calls::{Arguments, CallPiece, Place};
 use crate::providers::formats::fault::StatedFault;
-use crate::providers::formats::parts;
+use crate::providers::formats::parts::{self, Speech, content};
 use crate::providers::formats::reader::EventReader;
 use crate::providers::formats::translate::{Frames, Progress};
 use crate::secret::Secret;
@@ -119,17 +119,13 @@ impl Translator {
         let Some([kind, text, thinking, json, refusal, signature]) = found else { return Ok(()) };
         self.sign(signature);
         let kind = kind.and_then(words);
-        let said = [text, thinking, json, refusal].map(|said| said.and_then(TextPiece::of));
-        let says_nothing = said.iter().all(Option::is_none);
-        let [text, thinking, json, refusal] = said;
-        if let Some(text) = text {
-            self.answer.text(text, out);
-        }
-        if let Some(thinking) = thinking {
-            self.answer.reasoning(thinking, out);
-        }
-        if let Some(refusal) = refusal {
-            self.answer.refusal(refusal, out);
+        let said = [text, thinking, refusal].map(|said| said.filter(|said| said.get() != "null"));
+        // Some put the object itself there.
+        let json = parts::arguments(json.filter(|json| json.get() != "null"));
+        let says_nothing = json.is_none() && said.iter().all(Option::is_none);
+        let [text, thinking, refusal] = said;
+        for (said, speech) in [(text, Speech::Text), (thinking, Speech::Reasoning), (refusal, Speech::Refusal)] {
+            said.map_or(Ok(()), |said| content(&mut self.answer, said, speech, out))?;
         }
         if let Some(json) = json {
             let arguments = Arguments::More(json);
@@ -143,7 +139,7 @@ impl Translator {
 }
 
 impl Frames for Translator {
-    const DONE_ENDS: bool = true;
+    const DONE_ENDS: bool = false;
 
     fn answer(&mut self) -> &mut PartialAnswer {
         &mut self.answer

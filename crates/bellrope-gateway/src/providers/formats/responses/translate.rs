@@ -1,6 +1,6 @@
 //! The events of a response, turned into pieces of an answer.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::json;
@@ -42,8 +42,8 @@ const MAX_PARTS: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Translator {
     answer: PartialAnswer,
-    /// The parts that came in pieces, so that their repetition at the end says nothing new.
-    spoken: BTreeSet<Part>,
+    /// The parts that came in pieces, and what came of them, so that their repetition at the end says no more than what is missing.
+    spoken: BTreeMap<Part, CameSoFar>,
     /// Whether details of reasoning were handed out, and whether what comes now only repeats them.
     has_details: bool,
     is_again: bool,
@@ -54,6 +54,48 @@ const MAX_ENCRYPTED: usize = 1 << 20;
 
 /// A part of an item, by hashes: a server may give it names of any length.
 type Part = (Speech, u64, u64);
+
+/// What came of a part.
+#[derive(Debug, Clone, Default)]
+struct CameSoFar {
+    /// Bytes of its text.
+    len: usize,
+    /// Of the text.
+    hasher: DefaultHasher,
+    /// Whether it did not come as plain text, so that nothing can be said of it.
+    is_odd: bool,
+}
+
+/// What the whole text of a part has beyond what came of it.
+enum Beyond {
+    Nothing,
+    Text(String),
+    /// Something else came.
+    Other,
+}
+
+impl CameSoFar {
+    fn push(&mut self, said: &RawValue) {
+        match TextPiece::of(said).as_ref().and_then(TextPiece::whole) {
+            Some(text) => {
+                self.len += text.len();
+                self.hasher.write(text.as_bytes());
+            }
+            None => self.is_odd = true,
+        }
+    }
+
+    fn rest_of(&self, whole: &str) -> Beyond {
+        let Some((head, rest)) = whole.split_at_checked(self.len) else { return Beyond::Other };
+        let mut hasher = DefaultHasher::new();
+        hasher.write(head.as_bytes());
+        match hasher.finish() == self.hasher.finish() {
+            true if rest.is_empty() => Beyond::Nothing,
+            true => Beyond::Text(rest.to_owned()),
+            false => Beyond::Other,
+        }
+    }
+}
 
 /// What an event says of where it belongs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,11 +131,11 @@ impl Translator {
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
         let Some(said) = said.filter(|said| said.get() != "\"\"") else { return Ok(()) };
-        self.mark(speech, at);
+        self.mark(speech, at, said);
         content(&mut self.answer, said, speech, out)
     }
 
-    /// Takes in the whole text of a part, which counts if it did not come in pieces.
+    /// Takes in the whole text of a part, which counts as far as it did not come in pieces.
     fn all(
         &mut self,
         said: Option<&RawValue>,
@@ -101,19 +143,52 @@ impl Translator {
         at: Where<'_>,
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
-        if self.is_spoken(speech, at) { Ok(()) } else { self.more(said, speech, at, out) }
+        if !self.is_spoken(speech, at) {
+            return self.more(said, speech, at, out);
+        }
+        let whole = said.and_then(TextPiece::of).map(TextPiece::alone);
+        let spoken = parts(speech, at).into_iter().find_map(|part| self.spoken.get(&part));
+        let Some((whole, spoken)) = whole.zip(spoken.filter(|spoken| !spoken.is_odd)) else { return Ok(()) };
+        match spoken.rest_of(&whole) {
+            Beyond::Nothing => Ok(()),
+            Beyond::Text(rest) => {
+                let rest = serde_json::value::to_raw_value(&rest).ok();
+                self.more(rest.as_deref(), speech, at, out)
+            }
+            Beyond::Other => {
+                self.answer.differs();
+                Ok(())
+            }
+        }
     }
 
-    fn mark(&mut self, speech: Speech, at: Where<'_>) {
+    /// Takes in the whole text of a message's parts, as far as it is missing from what came in pieces.
+    fn rest(&mut self, parts: &RawValue, at: Where<'_>, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        each(parts, |index, part| {
+            let Some([kind, text, refusal]) = fields(part, ["type", "text", "refusal"]) else { return Ok(()) };
+            let (speech, said) = match kind.and_then(words).as_deref() {
+                Some("output_text" | "text") => (Speech::Text, text),
+                Some("refusal") => (Speech::Refusal, refusal),
+                _ => return Ok(()),
+            };
+            let index = serde_json::value::to_raw_value(&index).ok();
+            let at = Where { part: index.as_deref(), ..at };
+            // What came under another name cannot be told from what is missing.
+            if self.is_spoken(speech, at) { self.all(said, speech, at, out) } else { Ok(()) }
+        })
+        .map(drop)
+    }
+
+    fn mark(&mut self, speech: Speech, at: Where<'_>, said: &RawValue) {
         for part in parts(speech, at) {
-            if self.spoken.len() < MAX_PARTS {
-                self.spoken.insert(part);
+            if self.spoken.len() < MAX_PARTS || self.spoken.contains_key(&part) {
+                self.spoken.entry(part).or_default().push(said);
             }
         }
     }
 
     fn is_spoken(&self, speech: Speech, at: Where<'_>) -> bool {
-        self.spoken.len() >= MAX_PARTS || parts(speech, at).iter().any(|part| self.spoken.contains(part))
+        self.spoken.len() >= MAX_PARTS || parts(speech, at).iter().any(|part| self.spoken.contains_key(part))
     }
 
     /// Takes an item in as it begins or, `is_over`, as it is.
@@ -124,13 +199,14 @@ impl Translator {
         is_over: bool,
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
-        let names = ["type", "id", "call_id", "name", "arguments", "content", "summary", "encrypted_content"];
-        let Some([kind, id, call_id, name, text, said, summary, encrypted]) = fields(item, names) else {
+        let names = ["type", "id", "call_id", "name", "arguments", "input", "content", "summary", "encrypted_content"];
+        let Some([kind, id, call_id, name, text, input, said, summary, encrypted]) = fields(item, names) else {
             return Ok(());
         };
         let at = Where { item_id: at.item_id.or(id), ..at };
         match kind.and_then(words).as_deref() {
             Some("function_call") => {
+                let text = text.filter(|text| text.get() != "null").or(input);
                 let text = arguments(text).map(TextPiece::alone);
                 let piece = CallPiece {
                     place: at.place(),
@@ -145,6 +221,7 @@ impl Translator {
             Some("message") if is_over && !self.answer.has_text() => {
                 said.map_or(Ok(()), |said| content(&mut self.answer, said, Speech::Text, out))
             }
+            Some("message") if is_over => said.map_or(Ok(()), |said| self.rest(said, at, out)),
             Some("reasoning") if is_over => {
                 let said = [summary, said].into_iter().flatten().find(|said| !is_nothing(said));
                 if let Some(said) = said.filter(|_| !self.answer.has_reasoning()) {
@@ -214,16 +291,33 @@ impl Translator {
         }
     }
 
+    /// Takes in that the answer was cut, by whatever bound: no word for that makes it whole.
     fn incomplete(&mut self, why: Option<&RawValue>) -> Result<(), ProviderError> {
-        if why.and_then(words).is_none() {
+        let Some(word) = why.and_then(words) else {
             if self.answer.is_at_limit() {
                 self.answer.stopped_for(StopReason::MaxTokens);
                 return Ok(());
             }
             let reason = "the provider calls it incomplete and does not say why".into();
             return Err(ProviderError::Truncated { reason });
+        };
+        match Reason::of(&word) {
+            Some(Reason::Failure) => self.answer.stopped(why),
+            Some(Reason::Stop(
+                reason @ (StopReason::MaxTokens
+                | StopReason::ContextWindow
+                | StopReason::ContentFilter
+                | StopReason::Refusal
+                | StopReason::PauseTurn),
+            )) => {
+                self.answer.stopped_for(reason);
+                Ok(())
+            }
+            _ => {
+                self.answer.cut_for(&word);
+                Ok(())
+            }
         }
-        self.answer.stopped(why)
     }
 
     fn ended_as(&self, status: &str) -> ProviderError {
@@ -440,7 +534,8 @@ mod tests {
         for (reason, expected) in [
             ("max_output_tokens", StopReason::MaxTokens),
             ("content_filter", StopReason::ContentFilter),
-            ("a later word", StopReason::Other),
+            ("max_tool_calls", StopReason::MaxTokens),
+            ("stop", StopReason::MaxTokens),
         ] {
             let text = r#"{"type":"response.output_text.delta","delta":"a"}"#;
             let event = format!(
