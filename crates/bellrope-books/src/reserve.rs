@@ -195,8 +195,7 @@ impl Budgets {
             counter.own.requests += 1;
             hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
         }
-        let is_bounded = binds && want.is_open && !has_room;
-        let max_output = (allowed < want.output || is_bounded).then_some(allowed);
+        let max_output = (allowed < want.output || binds && want.is_open && !has_room).then_some(allowed);
         if let Some(most) = max_output {
             let no_room = "a budget has no room for the longest, and the request names no number";
             let reason = if allowed < want.output { "a budget has no more left" } else { no_room };
