@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Message, Subscriber};
@@ -209,6 +209,7 @@ async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instan
         loop {
             ticks.tick().await;
             membership.importer.beat(&link).await;
+            membership.imports.follow(Instant::now());
             instance.beat().await;
             instance.say_load().await;
         }

@@ -140,7 +140,7 @@ impl Importer {
     /// The schema of a type of the fleet, for whoever asks for it by this call: as it was fetched before, or as an instance says
     /// now.
     pub(crate) async fn schema(&self, imported: &FleetType, call: &OwnedCall) -> Result<Vec<u8>, HandlerError> {
-        if let Some(schema) = self.schemas.of(imported.schema) {
+        if let Some(schema) = self.schemas.of(imported) {
             return Ok(schema);
         }
         let question = imported.schema_question();
@@ -165,8 +165,12 @@ impl Importer {
         mut incoming: Option<&mut ChunkReceiver>,
         mut outgoing: Option<&mut ChunkSender>,
     ) -> Asked {
-        count(&self.table.counters.forwarded);
-        let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
+        // What asks for a schema is no call, also not of its session.
+        let said = call.metadata().filter(|_| !imported.asks_for_schema());
+        let session = said.and_then(|said| said.session_text()).unwrap_or_default().to_owned();
+        if !imported.asks_for_schema() {
+            count(&self.table.counters.forwarded);
+        }
         let asks = match &self.table.signer {
             Some(signer) => {
                 let token = call.token().unwrap_or_default();
@@ -214,7 +218,9 @@ impl Importer {
                 }
                 Ended::NotTaken { error, gone } => refused = (!gone).then_some(error),
                 Ended::Lost(reason) => {
-                    count(&self.table.counters.unknown);
+                    if !imported.asks_for_schema() {
+                        count(&self.table.counters.unknown);
+                    }
                     return Asked::Ended(Err(HandlerError::unknown(reason)));
                 }
             }

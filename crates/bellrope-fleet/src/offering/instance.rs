@@ -299,7 +299,9 @@ impl Instance {
                 return Err(Fault::refused(ErrorCode::NotExecuted, "many later calls were faster than this one"));
             }
         }
-        count(&self.counters.signed);
+        if !asks_for_schema(head.style) {
+            count(&self.counters.signed);
+        }
         let name = if head.caller.is_empty() { who.name() } else { head.caller };
         let vouched = match asks.token.as_str() {
             // A caller may have any name. None makes it one who has a token.
@@ -361,7 +363,9 @@ impl Instance {
             count(&self.counters.foreign);
             return Ok(());
         }
-        count(&self.counters.taken);
+        if schema_of.is_none() {
+            count(&self.counters.taken);
+        }
         let most = if schema_of.is_some() { 0 } else { MOST_ITEM };
         let (door, incoming) = incoming::channel(&self.room, most);
         let (credit, left_by_caller) = (Credit::new(), Arc::<Notify>::default());
