@@ -10,7 +10,7 @@ use async_nats::Message;
 use bellrope::client::ErrorCode;
 use bellrope::server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Importer {
     pub(crate) choices: Choices,
     schemas: FetchedSchemas,
     link: watch::Sender<Option<Arc<Link>>>,
+    /// Told when instances are to be asked what they offer: one was lost, or none is known.
+    wants_instances: Notify,
     /// Dropped with it: the thread in which calls are forwarded is needed no longer.
     _needed: oneshot::Sender<Infallible>,
 }
@@ -73,7 +75,14 @@ impl Importer {
     ) -> Arc<Self> {
         let table = Table::new(name, clock, counters, signer);
         let schemas = FetchedSchemas::default();
-        Arc::new(Self { table, choices, schemas, link: watch::Sender::new(None), _needed: needed })
+        Arc::new(Self {
+            table,
+            choices,
+            schemas,
+            link: watch::Sender::new(None),
+            wants_instances: Notify::new(),
+            _needed: needed,
+        })
     }
 
     /// There is a link.
@@ -199,6 +208,17 @@ impl Importer {
             if let (None, Some(error), true) = (&chosen, refused.take(), self.table.signer.is_some()) {
                 return Asked::NotRun(error);
             }
+            // Nor is the call of a token, whose budget would not have it.
+            if chosen.is_none() && !asks.token.is_empty() && self.choices.hears_loads() {
+                self.wants_instances.notify_one();
+                if tried >= TRIES {
+                    let text = "no instance is known that could be told whose call this is";
+                    return Asked::NotRun(HandlerError::not_executed(text));
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                continue;
+            }
             let to = chosen.as_ref().map(|chosen| chosen.instance);
             let (table, choices) = (&self.table, &self.choices);
             let (link, session, asks) = (&link, session.as_str(), &asks);
@@ -230,8 +250,16 @@ impl Importer {
         unreachable!("the last try returns")
     }
 
+    /// Waits until instances are to be asked what they offer.
+    pub(crate) async fn wants_instances(&self) {
+        self.wants_instances.notified().await;
+    }
+
     /// What the end of a call says of the instance that was chosen for it.
     fn note(&self, instance: u64, ended: &Ended, link: &Link) {
+        if matches!(ended, Ended::NotTaken { gone: true, .. } | Ended::Lost(_)) {
+            self.wants_instances.notify_one();
+        }
         match ended {
             Ended::NotTaken { gone: true, .. } => self.choices.lost(instance, Instant::now()),
             Ended::NotTaken { .. } if !link.is_lost() => self.choices.avoid(instance, Instant::now()),
