@@ -27,6 +27,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) use self::publisher::Lost;
 use self::{
     publisher::{MOST_POSTS, Post, Publisher},
     watch::{Watch, note},
@@ -136,10 +137,6 @@ impl FleetError {
         matches!(self, Self::NoServer { .. })
     }
 }
-
-/// The link is lost, so nothing can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lost;
 
 /// One connection to NATS.
 #[derive(Debug)]

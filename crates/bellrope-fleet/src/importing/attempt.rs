@@ -184,7 +184,10 @@ impl Attempt<'_> {
                                 }
                                 room = None;
                             }
-                            None => answer = Some(item),
+                            None if answer.replace(item).is_some() => {
+                                return Ended::Lost("the instance sent two answers");
+                            }
+                            None => {}
                         }
                     }
                     if end {

@@ -9,10 +9,14 @@ use async_nats::{Client, HeaderMap, connection::State};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Lost, watch::Watch};
+use super::watch::Watch;
+
+/// The link is lost, so nothing can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost;
 
 /// Messages that wait to be handed over by nobody in particular. Each is small; those on top of them are dropped.
-pub(crate) const MOST_POSTS: usize = 2048;
+pub(super) const MOST_POSTS: usize = 2048;
 
 /// Hands messages over.
 #[derive(Debug, Clone)]
