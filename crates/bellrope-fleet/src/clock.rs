@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::times::EXACT;
+use crate::times::{ANSWERED_WITHIN, EXACT};
 
 /// The clock of this process, in microseconds since some moment.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,8 @@ impl Clock {
 pub(crate) struct PeerClock {
     /// At our moment, its clock said at least so much.
     known: Option<(Instant, u64)>,
+    /// By how much it may have said more, in microseconds, where that counts: where the answer took longer than [`EXACT`].
+    spread_us: u64,
     /// When it was asked last, and by which number.
     asked: Option<(Instant, u64)>,
     /// When it answered last, exactly enough.
@@ -44,7 +46,7 @@ impl PeerClock {
 
     /// Whether a question is under way that may still be answered.
     pub(crate) fn is_asked(&self, now: Instant) -> bool {
-        self.asked.is_some_and(|(at, _)| now.saturating_duration_since(at) <= EXACT)
+        self.asked.is_some_and(|(at, _)| now.saturating_duration_since(at) <= ANSWERED_WITHIN)
     }
 
     /// It said what its clock says, and which question that answers; 0 for none.
@@ -52,13 +54,21 @@ impl PeerClock {
         match self.asked {
             Some((at, asked)) if nonce != 0 && asked == nonce => {
                 self.asked = None;
-                if now.saturating_duration_since(at) <= EXACT {
+                let took = now.saturating_duration_since(at);
+                if took <= ANSWERED_WITHIN {
                     (self.known, self.answered) = (Some((now, clock_us)), Some(now));
+                    self.spread_us = if took <= EXACT { 0 } else { took.as_micros() as u64 };
                 }
             }
             // One that was under way for long says less than is known already.
-            _ if self.says(now).is_some_and(|known| clock_us > known) => self.known = Some((now, clock_us)),
-            _ => {}
+            _ => {
+                if let Some(more) =
+                    self.says(now).and_then(|known| clock_us.checked_sub(known)).filter(|more| *more > 0)
+                {
+                    self.known = Some((now, clock_us));
+                    self.spread_us = self.spread_us.saturating_sub(more);
+                }
+            }
         }
     }
 
@@ -67,6 +77,11 @@ impl PeerClock {
         let (at, clock_us) = self.known?;
         let since = now.saturating_duration_since(at).as_micros();
         Some(clock_us.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
+    }
+
+    /// What its clock says now, at most, as far as that counts.
+    pub(crate) fn says_at_most(&self, now: Instant) -> Option<u64> {
+        Some(self.says(now)?.saturating_add(self.spread_us))
     }
 
     /// Whether it answered a question within this time.
@@ -88,9 +103,17 @@ mod tests {
         clock.ask(start, 7);
         clock.hear(start + ms(900), 1_000, 7);
         assert_eq!(clock.says(start + ms(900)), None);
+        // One that took long is as far off as it may be.
+        clock.ask(start, 9);
+        clock.hear(start + ms(300), 1_000, 9);
+        assert_eq!(clock.says(start + ms(310)), Some(11_000));
+        assert_eq!(clock.says_at_most(start + ms(310)), Some(311_000));
+        clock.hear(start + ms(310), 111_000, 0);
+        assert_eq!((clock.says(start + ms(310)), clock.says_at_most(start + ms(310))), (Some(111_000), Some(311_000)));
+        let mut clock = PeerClock::default();
         clock.ask(start, 8);
         clock.hear(start + ms(10), 1_000, 8);
-        assert_eq!(clock.says(start + ms(20)), Some(11_000));
+        assert_eq!((clock.says(start + ms(20)), clock.says_at_most(start + ms(20))), (Some(11_000), Some(11_000)));
         assert!(clock.is_fresh(start + ms(20), ms(10)) && !clock.is_fresh(start + ms(21), ms(10)));
         // An old message changes nothing, a faster one does.
         clock.hear(start + ms(30), 2_000, 0);

@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every message.
 const VERSION: u8 = 1;
 
+/// The bit of a call's number that says that its importing server has signed the call: without the signature it is a copy.
+pub(crate) const SIGNED: u64 = 1 << 63;
+
 /// From an importing server to an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Up<'a> {
     /// The number of the importing server's link.
     pub(crate) from: u64,
-    /// Its number of the call; 0 for what concerns none.
+    /// Its number of the call; 0 for what concerns none. With [`SIGNED`], if it is.
     pub(crate) call: u64,
     #[serde(borrow)]
     pub(crate) what: UpKind<'a>,
@@ -129,6 +132,14 @@ pub(crate) fn read<'a, H: Deserialize<'a>>(message: &'a [u8]) -> Result<(H, &'a 
         [VERSION, rest @ ..] => postcard::take_from_bytes(rest).map_err(|_| Foreign),
         _ => Err(Foreign),
     }
+}
+
+/// Most bytes of a text that says how a call ended.
+const MOST_TEXT: usize = 1024;
+
+/// A text as far as it may travel.
+pub(crate) fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MOST_TEXT)]
 }
 
 /// The numbers behind a [`DownKind::Holding`].

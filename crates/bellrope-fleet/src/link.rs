@@ -7,38 +7,47 @@
 //! All links of a server, all that is done by way of them, and all its calls to the fleet run in the one thread of the fleet:
 //! what NATS brings is dealt with in the wake-up that it has cost.
 
+mod publisher;
+mod watch;
+
 use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, Subscriber, connection::State,
-};
-use bytes::Bytes;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, HeaderMap, ServerAddr, Subscriber};
 use futures_util::StreamExt as _;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
 
+pub(crate) use self::publisher::Lost;
+use self::{
+    publisher::{MOST_POSTS, Post, Publisher},
+    watch::{Watch, note},
+};
 use crate::{flow::MOST_PART, settings::FleetSettings};
 
 /// Messages that may wait for the socket. With parts of 32 KiB that is 4 MiB.
 const QUEUE: usize = 128;
 /// Messages of one subscription that may wait for us. What comes on top is lost, and its call ends as `Unknown`.
 const UNREAD: usize = 4096;
+/// A part has so many bytes at least, where its item has: a NATS server that takes less takes none of our messages.
+const LEAST_PART: usize = 1024;
 /// Bytes of a message beside its part.
 const HEAD: usize = 2048;
 /// How long a server may take to let us in.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a message to ourselves may take.
-const PROBE: Duration = Duration::from_secs(2);
+const RETURNS: Duration = Duration::from_secs(2);
+/// The end of the subject of a message to ourselves.
+pub(crate) const PROBE: &str = "probe";
 /// How often NATS is asked whether it is there. Heartbeats of calls are faster.
 const PING: Duration = Duration::from_secs(2);
 /// The oldest NATS server that says when nobody answers: older ones let such a call run into its time-out.
@@ -129,32 +138,19 @@ impl FleetError {
     }
 }
 
-/// The link is lost, so nothing can be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lost;
-
 /// One connection to NATS.
 #[derive(Debug)]
 pub(crate) struct Link {
-    client: Client,
+    publisher: Publisher,
+    posts: mpsc::Sender<Post>,
     /// Its number, never used before.
     pub(crate) id: u64,
     prefix: String,
-    /// Most bytes of a part.
-    pub(crate) part: usize,
     /// All that is done by way of it, and ends with it.
     tasks: Mutex<JoinSet<()>>,
     runtime: tokio::runtime::Handle,
-    watch: Arc<Watch>,
-    sent: Arc<AtomicU64>,
-}
-
-/// What is noted of a link from outside of it.
-#[derive(Debug, Default)]
-struct Watch {
-    lost: AtomicBool,
-    changed: Notify,
-    said: Mutex<String>,
+    /// Notified when a message to ourselves has come back.
+    returned: Notify,
 }
 
 impl Link {
@@ -169,13 +165,16 @@ impl Link {
         if version(&info.version) < OLDEST {
             return Err(FleetError::TooOld { version: info.version });
         }
-        let part = MOST_PART.min(info.max_payload.saturating_sub(HEAD));
         if info.max_payload < 8192 {
             return Err(FleetError::SmallPayload { max_payload: info.max_payload });
         }
         let runtime = tokio::runtime::Handle::current();
-        let (prefix, sent) = (settings.prefix.clone(), Arc::clone(sent));
-        let link = Self { client, id: random(), prefix, part, tasks: Mutex::default(), runtime, watch, sent };
+        let (prefix, publisher) = (settings.prefix.clone(), Publisher { client, watch, sent: Arc::clone(sent) });
+        let (posts, waiting) = mpsc::channel(MOST_POSTS);
+        let carrying = publisher.clone().carry(waiting);
+        let link =
+            Self { publisher, posts, id: random(), prefix, tasks: Mutex::default(), runtime, returned: Notify::new() };
+        link.spawn(carrying);
         let subject = format!("{}.to.{:016x}.>", link.prefix, link.id);
         let mut inbox = link.subscribe(subject.clone()).await.map_err(|Lost| link.denied(&subject))?;
         link.probe(&mut inbox, &subject).await?;
@@ -184,9 +183,9 @@ impl Link {
 
     /// Whether what is sent to this link arrives: NATS says nothing to whoever may not listen.
     async fn probe(&self, inbox: &mut Subscriber, subject: &str) -> Result<(), FleetError> {
-        let own = self.inbox(self.id, "probe");
+        let own = self.inbox(self.id, PROBE);
         self.publish(own, None, Vec::new()).await.map_err(|Lost| self.denied(subject))?;
-        match timeout(PROBE, inbox.next()).await {
+        match timeout(RETURNS, inbox.next()).await {
             Ok(Some(_)) => Ok(()),
             _ => Err(self.denied(subject)),
         }
@@ -198,7 +197,7 @@ impl Link {
 
     /// What NATS said last about something that went wrong.
     pub(crate) fn said(&self) -> String {
-        self.watch.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.publisher.watch.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The subject of what is for a link.
@@ -234,12 +233,17 @@ impl Link {
 
     /// The name of the NATS server.
     pub(crate) fn nats_server(&self) -> String {
-        self.client.server_info().server_name
+        self.publisher.client.server_info().server_name
+    }
+
+    /// Most bytes of a part. The NATS server may change what it takes.
+    pub(crate) fn part(&self) -> usize {
+        self.max_payload().saturating_sub(HEAD).clamp(LEAST_PART, MOST_PART)
     }
 
     /// Most bytes of a message.
     pub(crate) fn max_payload(&self) -> usize {
-        self.client.max_payload()
+        self.publisher.client.max_payload()
     }
 
     /// Hands a message to the socket's queue. Waits while that is full.
@@ -255,33 +259,23 @@ impl Link {
         headers: Option<HeaderMap>,
         payload: Vec<u8>,
     ) -> Result<(), Lost> {
-        if self.is_lost() {
-            return Err(Lost);
-        }
-        let payload = Bytes::from(payload);
-        let published = match (reply, headers) {
-            (Some(reply), None) => self.client.publish_with_reply(subject, reply, payload).await,
-            (None, None) => self.client.publish(subject, payload).await,
-            (Some(reply), Some(headers)) => {
-                self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await
-            }
-            (None, Some(headers)) => self.client.publish_with_headers(subject, headers, payload).await,
-        };
-        self.sent.fetch_add(1, Relaxed);
-        published.map_err(|_| Lost)
+        self.publisher.publish(subject, reply, headers, payload).await
     }
 
-    /// The same without waiting, for what may be lost: in a task of the link.
-    pub(crate) fn post(self: &Arc<Self>, subject: String, payload: Vec<u8>) {
+    /// The same without waiting, for what may be lost. It is dropped where too many such messages wait: strangers may make us
+    /// send as many as they like.
+    pub(crate) fn post(&self, subject: String, payload: Vec<u8>) {
         self.post_signed(subject, None, payload);
     }
 
     /// The same with headers, if there are any.
-    pub(crate) fn post_signed(self: &Arc<Self>, subject: String, headers: Option<HeaderMap>, payload: Vec<u8>) {
-        let link = Arc::clone(self);
-        self.spawn(async move {
-            let _ = link.publish_signed(subject, None, headers, payload).await;
-        });
+    pub(crate) fn post_signed(&self, subject: String, headers: Option<HeaderMap>, payload: Vec<u8>) {
+        let _ = self.posts.try_send(Post { subject, headers, payload });
+    }
+
+    /// How many messages may be posted now.
+    pub(crate) fn room_for_posts(&self) -> usize {
+        self.posts.capacity()
     }
 
     /// Does something in the fleet's thread that ends with this link, if not before.
@@ -292,26 +286,42 @@ impl Link {
     }
 
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, Lost> {
-        self.client.subscribe(subject).await.map_err(|_| Lost)
+        self.publisher.client.subscribe(subject).await.map_err(|_| Lost)
     }
 
     pub(crate) async fn subscribe_in_group(&self, subject: String) -> Result<Subscriber, Lost> {
-        self.client.queue_subscribe(subject, self.group()).await.map_err(|_| Lost)
+        self.publisher.client.queue_subscribe(subject, self.group()).await.map_err(|_| Lost)
     }
 
     /// Has everything sent that was published.
     pub(crate) async fn flush(&self) {
-        let _ = timeout(PROBE, self.client.flush()).await;
+        let _ = timeout(RETURNS, self.publisher.client.flush()).await;
+    }
+
+    /// Waits until a message to ourselves has come back: all that was said before is with NATS, and all that NATS sent before has
+    /// come. Answers how long that took.
+    pub(crate) async fn round_trip(&self) -> Duration {
+        let began = Instant::now();
+        let returned = self.returned.notified();
+        if self.publish(self.inbox(self.id, PROBE), None, Vec::new()).await.is_ok() {
+            let _ = timeout(RETURNS, returned).await;
+        }
+        began.elapsed()
+    }
+
+    /// A message to ourselves has come back.
+    pub(crate) fn came_back(&self) {
+        self.returned.notify_waiters();
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.watch.lost.load(Relaxed) || self.client.connection_state() != State::Connected
+        self.publisher.is_lost()
     }
 
     /// Nothing more is handed to it.
     pub(crate) fn close(&self) {
-        self.watch.lost.store(true, Relaxed);
-        self.watch.changed.notify_waiters();
+        self.publisher.watch.lost.store(true, Relaxed);
+        self.publisher.watch.changed.notify_waiters();
     }
 
     /// Ends it, and all that is done by way of it.
@@ -324,7 +334,7 @@ impl Link {
     /// Waits until the link is lost.
     pub(crate) async fn lost(&self) {
         loop {
-            let changed = self.watch.changed.notified();
+            let changed = self.publisher.watch.changed.notified();
             if self.is_lost() {
                 return;
             }
@@ -459,23 +469,6 @@ pub(crate) fn read(key: &'static str, path: &Path) -> Result<String, FleetError>
     let text =
         std::fs::read_to_string(path).map_err(|source| FleetError::File { key, path: path.to_owned(), source })?;
     Ok(text.trim().to_owned())
-}
-
-fn note(watch: &Watch, event: &Event) {
-    match event {
-        Event::Disconnected | Event::Closed => {
-            watch.lost.store(true, Relaxed);
-            watch.changed.notify_waiters();
-        }
-        Event::ServerError(error) => {
-            tracing::warn!(target: "bellrope::fleet", "the NATS server says: {error}");
-            *watch.said.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
-        }
-        Event::SlowConsumer(_) => {
-            tracing::warn!(target: "bellrope::fleet", "messages came faster than they could be taken, and some were lost");
-        }
-        _ => {}
-    }
 }
 
 fn version(text: &str) -> (u64, u64) {

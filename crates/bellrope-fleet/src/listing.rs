@@ -20,8 +20,16 @@ use crate::{
     settings::FleetSettings,
 };
 
-/// Most instances that are listed.
+/// Most instances that are listed, and most types of all of them.
 const MOST: usize = 10_000;
+const MOST_TYPES: usize = 1 << 17;
+/// Most types of one.
+const MOST_OF_ONE: usize = 1024;
+/// Most bytes of what an instance calls itself or a type; what is longer is cut.
+const MOST_TEXT: usize = 256;
+const MOST_NAME: usize = 64;
+/// Most counts of latencies.
+const MOST_COUNTS: usize = 64;
 
 /// An instance, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,7 +308,7 @@ async fn ask(
         reason: "the connection was lost".to_owned(),
     })?;
     let until = asked + wait;
-    let mut listed = Vec::new();
+    let (mut listed, mut types) = (Vec::<Listed>::new(), 0);
     while let Ok(Some(message)) = timeout_at(until, inbox.next()).await {
         // An answer to the question before.
         if message.subject.as_str() != reply {
@@ -313,7 +321,8 @@ async fn ask(
         let said = serde_json::from_slice::<Stats>(&message.payload).ok();
         let took = asked.elapsed();
         listed.extend(said.filter(|said| said.metadata.prefix == settings.prefix).map(|said| said.listed(took)));
-        if listed.len() >= MOST {
+        types += listed.last().map_or(0, |last| last.types.len());
+        if listed.len() >= MOST || types >= MOST_TYPES {
             break;
         }
     }
@@ -321,24 +330,56 @@ async fn ask(
     Ok(listed)
 }
 
+/// A text, as far as it is kept.
+fn cut(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text.shrink_to_fit();
+    text
+}
+
 impl Stats {
     fn listed(self, took: Duration) -> Listed {
-        let types = self.endpoints.into_iter().map(|endpoint| {
-            let Data { message_type, latencies } = endpoint.data;
+        let types = self.endpoints.into_iter().take(MOST_OF_ONE).map(|endpoint| {
+            let Data { message_type, mut latencies } = endpoint.data;
+            latencies.truncate(MOST_COUNTS);
+            let message_type = cut(message_type, MOST_TEXT);
             let average = Duration::from_nanos(endpoint.average_processing_time);
             ListedType::of(message_type, endpoint.num_requests, endpoint.num_errors, average, latencies)
         });
         Listed {
             types: types.collect(),
-            id: self.id,
-            server: self.metadata.server,
-            version: self.version,
-            started: self.started,
+            id: cut(self.id, MOST_NAME),
+            server: cut(self.metadata.server, MOST_NAME),
+            version: cut(self.version, MOST_NAME),
+            started: cut(self.started, MOST_NAME),
             running: self.metadata.running.parse().unwrap_or(0),
             draining: !self.metadata.draining.is_empty(),
-            nats: self.metadata.nats,
+            nats: cut(self.metadata.nats, MOST_TEXT),
             links: self.metadata.links.parse().unwrap_or(1),
             answered_within: took,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_calls_itself_is_listed_as_far_as_a_name_goes() {
+        let endpoint = serde_json::json!({
+            "num_requests": 1, "num_errors": 0, "average_processing_time": 5,
+            "data": { "message_type": "t".repeat(100_000), "latencies": vec![1; 10_000] },
+        });
+        let said = serde_json::json!({
+            "id": "i".repeat(100_000), "version": "v".repeat(100_000), "started": "s".repeat(100_000),
+            "metadata": { "prefix": "p", "server": "ü".repeat(100_000), "running": "1", "nats": "n".repeat(100_000) },
+            "endpoints": vec![endpoint; 2 * MOST_OF_ONE],
+        });
+        let listed = serde_json::from_value::<Stats>(said).unwrap().listed(Duration::ZERO);
+        let names = [&listed.id, &listed.server, &listed.version, &listed.started];
+        assert!(names.iter().all(|name| name.len() == MOST_NAME), "{names:?}");
+        assert_eq!((listed.nats.len(), listed.types.len()), (MOST_TEXT, MOST_OF_ONE));
+        assert!(listed.types.iter().all(|row| row.name.len() == MOST_TEXT && row.latencies.len() == MOST_COUNTS));
     }
 }

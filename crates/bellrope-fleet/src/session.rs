@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Message, Subscriber};
@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     counters::{Counters, count},
     importing::{Importer, Imports},
-    link::{FleetError, Link, Lost},
+    link::{FleetError, Link, Lost, PROBE},
     offering::{Guests, Instance, Offers},
     services::{Identity, Info, Offered, Question, SERVICE, now_in_words},
     settings::FleetSettings,
@@ -34,6 +34,10 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// How often instances are asked what they offer, beside when one says that this has changed.
 const ASK: Duration = Duration::from_secs(60);
+/// How long it may take, beside what it takes from here to NATS, until importing servers have heard that an instance leaves.
+const HEARS: Duration = Duration::from_millis(100);
+/// How long after an instance was lost they are asked once more; each further pause is four times as long.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long after news they are asked: many instances that start at once are asked once.
 const NEWS: Duration = Duration::from_millis(100);
 /// How long the first answers may take before the server says that it is ready.
@@ -175,6 +179,7 @@ impl FleetSession {
         match what {
             "down" => self.membership.importer.take(&self.link, message),
             "up" => self.instance.take(message),
+            PROBE => self.link.came_back(),
             "info" => match Info::read(&message.payload, &self.membership.settings.prefix) {
                 Some(info) if info.id != format!("{:016x}", self.link.id) => self.membership.imports.learn(&info),
                 Some(_) => {}
@@ -209,6 +214,7 @@ async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instan
         loop {
             ticks.tick().await;
             membership.importer.beat(&link).await;
+            membership.imports.follow(Instant::now());
             instance.beat().await;
             instance.say_load().await;
         }
@@ -281,13 +287,18 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
             let _ = link.publish(link.news(), None, Vec::new()).await;
         }
     }
-    // What NATS has sent on its way here is still taken; what comes after that goes to somebody else.
+    // What NATS has sent on its way here is still taken, and what others send until they have heard of it; what comes after that
+    // goes to somebody else.
     instance.say_leaving().await;
+    let took = link.round_trip().await;
+    sleep((3 * took + HEARS).min(Duration::from_secs(1))).await;
     stops.clear();
     drop(stop_own);
     while takers.join_next().await.is_some() {}
-    instance.begin_drain();
+    instance.begin_drain().await;
     instance.idle().await;
+    // What was said last has come to NATS when this comes back.
+    link.round_trip().await;
     membership.phase.send_if_modified(|phase| {
         let drained = *phase == FleetPhase::Draining;
         if drained {
@@ -318,8 +329,9 @@ async fn take_calls(mut calls: Subscriber, instance: Arc<Instance>, mut stopped:
 /// Asks the instances what they offer: at once, when one has something new, and now and then.
 async fn discover(membership: Arc<Membership>, link: Arc<Link>, mut news: Subscriber) {
     let question = format!("$SRV.INFO.{SERVICE}");
+    let mut next = ASK;
     loop {
-        let reply = link.inbox(link.id, "info");
+        let (reply, asked) = (link.inbox(link.id, "info"), Instant::now());
         if link.publish(question.clone(), Some(reply), Vec::new()).await.is_err() {
             return;
         }
@@ -328,7 +340,12 @@ async fn discover(membership: Arc<Membership>, link: Arc<Link>, mut news: Subscr
             membership.settled.send_replace(true);
         }
         tokio::select! {
-            () = sleep(ASK) => {}
+            () = sleep(next) => next = (next * 4).min(ASK),
+            // It may be that it only stood still: it is asked a few times.
+            () = membership.importer.wants_instances() => {
+                sleep(AGAIN.saturating_sub(asked.elapsed()).max(NEWS)).await;
+                next = AGAIN;
+            }
             said = news.next() => {
                 if said.is_none() {
                     return;

@@ -9,6 +9,8 @@ pub(crate) const LOST: Duration = Duration::from_millis(800);
 /// By how much the clock of an importing server may be thought to be behind: an answer to a question of what it says that
 /// took longer than this says too little.
 pub(crate) const EXACT: Duration = Duration::from_millis(200);
+/// An answer that took longer than this is none. Between that and [`EXACT`] it counts as saying too little by all the time it took.
+pub(crate) const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 /// How soon after it was handed over a call may begin. What NATS brings later is refused: it was given up by then.
 pub(crate) const BEGIN_WITHIN: Duration = Duration::from_millis(550);
 

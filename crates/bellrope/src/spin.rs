@@ -20,6 +20,9 @@ pub enum SpinPolicy {
 
 /// Polls between two looks at the clock.
 const POLLS_PER_LOOK: u32 = 32;
+/// Chunks of streams that are told after the last call until only streams are taken to be under way: what brings the next chunk
+/// wakes a sleeper or does its work, and a waiter that spins for it takes the CPU from whoever makes chunks.
+const STREAMS_ALONE: u32 = 64;
 /// The budget that the first success after a bad time starts from.
 const FIRST_BUDGET: Duration = Duration::from_micros(5);
 
@@ -30,6 +33,8 @@ pub(crate) struct Spinner {
     cap: Duration,
     budget: Duration,
     polls: u32,
+    /// Chunks that were told since the last call.
+    chunks: u32,
     /// When this wait began, once the clock has been looked at.
     since: Option<Instant>,
     looked: Option<Instant>,
@@ -39,7 +44,7 @@ impl Spinner {
     pub(crate) fn new(policy: SpinPolicy, cap: Duration) -> Self {
         let alone = process::online_cpus() < 2;
         let policy = if alone && policy == SpinPolicy::Adaptive { SpinPolicy::Never } else { policy };
-        Self { policy, cap, budget: cap, polls: 0, since: None, looked: None }
+        Self { policy, cap, budget: cap, polls: 0, chunks: 0, since: None, looked: None }
     }
 
     /// After a poll that found nothing: whether to poll again. `false` means to sleep.
@@ -48,6 +53,7 @@ impl Spinner {
         match self.policy {
             SpinPolicy::Never => return false,
             SpinPolicy::Always => return true,
+            SpinPolicy::Adaptive if self.chunks >= STREAMS_ALONE => return false,
             SpinPolicy::Adaptive => {}
         }
         self.polls += 1;
@@ -76,6 +82,21 @@ impl Spinner {
             self.budget = self.doubled();
         }
         (self.polls, self.since, self.looked) = (0, None, None);
+    }
+
+    /// A handler has told of chunks of a stream, in one message.
+    #[cfg(all(feature = "server", feature = "tokio"))]
+    pub(crate) fn told_chunks(&mut self) {
+        self.chunks = self.chunks.saturating_add(1);
+    }
+
+    /// A call came, or what else a caller sends, if `any`: who may send the next one is worth looking out for.
+    #[cfg(feature = "server")]
+    #[inline]
+    pub(crate) fn heard_calls(&mut self, any: bool) {
+        if any {
+            self.chunks = 0;
+        }
     }
 
     /// Twice the budget, within the cap: that may be below what a first success brings, or without end.
@@ -141,6 +162,23 @@ mod tests {
         assert!(spinner.look(start));
         assert!(!spinner.look(start + CAP * 3));
         assert_eq!(spinner.budget, Duration::ZERO);
+    }
+
+    #[cfg(all(feature = "server", feature = "tokio"))]
+    #[test]
+    fn where_only_streams_are_under_way_nobody_spins_until_a_call_comes() {
+        let adaptive = || Spinner { policy: SpinPolicy::Adaptive, ..Spinner::new(SpinPolicy::Always, Duration::MAX) };
+        let mut spinner = adaptive();
+        let mut always = Spinner { policy: SpinPolicy::Always, ..adaptive() };
+        for told in 0..2 * STREAMS_ALONE {
+            assert_eq!(spinner.keep_on(), told < STREAMS_ALONE);
+            spinner.told_chunks();
+            always.told_chunks();
+        }
+        spinner.heard_calls(false);
+        assert!(!spinner.keep_on() && always.keep_on());
+        spinner.heard_calls(true);
+        assert!(spinner.keep_on());
     }
 
     #[test]

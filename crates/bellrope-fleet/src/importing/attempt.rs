@@ -71,8 +71,10 @@ impl From<SendError> for Ended {
 impl Attempt<'_> {
     /// Hands the call over and follows it to its end.
     pub(super) async fn run(&self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
-        let mut open = Open::new(self.table, self.link, self.call.cancelled(), self.to);
-        let mut cutter = Cutter::new(self.link.part);
+        // What is signed is for one instance: another one could be given it again.
+        let signer = self.table.signer.as_ref().filter(|_| self.to.is_some());
+        let mut open = Open::new(self.table, self.link, self.call.cancelled(), self.to, signer.is_some());
+        let mut cutter = Cutter::new(self.link.part());
         let request = self.request();
         let (_, first) = cutter.cut(request, 0);
         let message = self.first_message(open.number, first);
@@ -84,8 +86,6 @@ impl Attempt<'_> {
         };
         // From here on it may have run, wherever this future is dropped.
         open.handed_over = true;
-        // What is signed is for one instance: another one could be given it again.
-        let signer = self.table.signer.as_ref().filter(|_| self.to.is_some());
         let headers = signer.map(|signer| signer.call(&subject, self.asks, &message));
         if self.link.publish_signed(subject, Some(reply), headers, message).await == Err(Lost) {
             return Ended::NotTaken {
@@ -184,7 +184,10 @@ impl Attempt<'_> {
                                 }
                                 room = None;
                             }
-                            None => answer = Some(item),
+                            None if answer.replace(item).is_some() => {
+                                return Ended::Lost("the instance sent two answers");
+                            }
+                            None => {}
                         }
                     }
                     if end {

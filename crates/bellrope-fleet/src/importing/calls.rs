@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     counters::{Counters, count},
     flow::{Credit, MOST_PART, WINDOW, cost},
-    frame::{self, Down, DownKind, ItemPart, Up, UpKind},
+    frame::{self, Down, DownKind, ItemPart, SIGNED, Up, UpKind, bounded},
     link::Link,
     signing::Signer,
     times::LOST,
@@ -31,6 +31,8 @@ const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
 const MOST_LEFT: usize = 1024;
 /// Most calls that an instance says in one message that it has: as many as fit into a part.
 const MOST_HELD: usize = MOST_PART / 8;
+/// Questions for our clock that are answered between two beats. An instance asks once in that time, and an answer may be signed.
+const MOST_ANSWERS: usize = 1024;
 
 /// The calls of this server that were handed to the fleet.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Table {
     pub(super) programs: Programs,
     /// What signs who asks.
     pub(super) signer: Option<Signer>,
+    /// Questions for our clock that were answered since the last beat.
+    answers: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +66,26 @@ struct Slot {
     credit: Credit,
     /// When something of it was heard last.
     heard: Instant,
+    /// Whom it was sent to, if that is one.
+    to: Option<u64>,
     /// Who has it, once that is known.
     instance: Option<u64>,
+    /// Whether it was said that somebody has it.
+    is_taken: bool,
+    /// Whether its end was said: nothing follows.
+    has_ended: bool,
+}
+
+impl Slot {
+    /// Tells the call, which may not read for long: of what may come any number of times, once.
+    fn tell(&mut self, event: Event) {
+        let is_again = matches!(event, Event::Taken(_)) && std::mem::replace(&mut self.is_taken, true);
+        if self.has_ended || is_again {
+            return;
+        }
+        self.has_ended = event.is_last();
+        let _ = self.events.send(event);
+    }
 }
 
 /// What happened to a call.
@@ -98,6 +120,17 @@ pub(super) enum Event {
     Lost(&'static str),
 }
 
+impl Event {
+    /// Whether nothing of the call follows.
+    fn is_last(&self) -> bool {
+        match self {
+            Self::Taken(_) | Self::Chunks { .. } => false,
+            Self::Data { end, .. } => *end,
+            Self::End { .. } | Self::Failed { .. } | Self::Refused { .. } | Self::NoResponders | Self::Lost(_) => true,
+        }
+    }
+}
+
 impl Calls {
     /// Its caller has left.
     fn note_left(&mut self, call: u64) {
@@ -122,14 +155,14 @@ impl Calls {
 
 impl Table {
     pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>, signer: Option<Signer>) -> Self {
-        let calls = Mutex::new(Calls { last: crate::link::random() >> 1, ..Calls::default() });
-        Self { clock, calls, name, counters, programs: Programs::default(), signer }
+        let calls = Mutex::new(Calls { last: crate::link::random() >> 2, ..Calls::default() });
+        Self { clock, calls, name, counters, programs: Programs::default(), signer, answers: AtomicUsize::new(0) }
     }
 
     /// The link is lost, and with it all that was handed over.
     pub(super) fn lose_all(&self) {
-        for slot in self.calls().open.values() {
-            let _ = slot.events.send(Event::Lost("the connection to NATS was lost"));
+        for slot in self.calls().open.values_mut() {
+            slot.tell(Event::Lost("the connection to NATS was lost"));
         }
     }
 
@@ -146,9 +179,9 @@ impl Table {
     pub(super) fn take(&self, link: &Arc<Link>, message: &Message) {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             let call = message.subject.rsplit('.').next().and_then(|number| u64::from_str_radix(number, 16).ok());
-            let calls = self.calls();
-            if let Some(slot) = call.and_then(|call| calls.open.get(&call)).filter(|slot| slot.instance.is_none()) {
-                let _ = slot.events.send(Event::NoResponders);
+            let mut calls = self.calls();
+            if let Some(slot) = call.and_then(|call| calls.open.get_mut(&call)).filter(|slot| slot.instance.is_none()) {
+                slot.tell(Event::NoResponders);
             }
             return;
         }
@@ -156,7 +189,13 @@ impl Table {
             return count(&self.counters.foreign);
         };
         match down.what {
+            DownKind::Ask { .. }
+                if self.answers.fetch_add(1, Relaxed) >= MOST_ANSWERS || link.room_for_posts() == 0 =>
+            {
+                count(&self.counters.foreign);
+            }
             DownKind::Ask { nonce } => {
+                self.is_asked_by(down.from);
                 let clock_us = self.clock.at(Instant::now());
                 let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce } };
                 let (subject, beat) = (link.inbox(down.from, "up"), frame::write(&beat, &[]));
@@ -171,10 +210,20 @@ impl Table {
         }
     }
 
+    /// An instance lives, and has calls that wait for our clock.
+    fn is_asked_by(&self, instance: u64) {
+        let now = Instant::now();
+        for slot in self.calls().open.values_mut().filter(|slot| slot.instance.is_none() && slot.to == Some(instance)) {
+            slot.heard = now;
+        }
+    }
+
     /// An instance says which calls it has.
     fn held(&self, link: &Arc<Link>, instance: u64, numbers: &[u8]) {
         let now = Instant::now();
         let mut orphans = Vec::new();
+        // Those of which nothing can be said now are said to be there again.
+        let room = link.room_for_posts();
         let mut calls = self.calls();
         for number in frame::numbers(numbers).take(MOST_HELD) {
             match calls.open.get_mut(&number) {
@@ -182,8 +231,8 @@ impl Table {
                     slot.heard = now;
                     slot.instance = Some(instance);
                 }
-                Some(_) => {}
-                None => orphans.push((number, calls.orphaned(number))),
+                None if orphans.len() < room => orphans.push((number, calls.orphaned(number))),
+                _ => {}
             }
         }
         drop(calls);
@@ -206,6 +255,9 @@ impl Table {
         if !refused {
             slot.instance = Some(instance);
         }
+        if slot.has_ended {
+            return;
+        }
         let event = match *what {
             DownKind::Taken => Event::Taken(instance),
             DownKind::Data { .. } | DownKind::Chunks { .. }
@@ -216,27 +268,28 @@ impl Table {
             DownKind::Data { part, end } => Event::Data { part, end, bytes },
             DownKind::Chunks { seq } => Event::Chunks { seq, bytes },
             DownKind::End { items } => Event::End { items },
-            DownKind::Failed { code, detail, text } => Event::Failed { code, detail, text: text.to_owned() },
-            DownKind::Refused { code, detail, text } => Event::Refused { code, detail, text: text.to_owned() },
+            DownKind::Failed { code, detail, text } => Event::Failed { code, detail, text: bounded(text).to_owned() },
+            DownKind::Refused { code, detail, text } => Event::Refused { code, detail, text: bounded(text).to_owned() },
             DownKind::Credit(bytes) if slot.credit.add(bytes) => return,
             DownKind::Credit(_) => Event::Lost("the instance gave back more credit than it had"),
             DownKind::Ask { .. } | DownKind::Holding | DownKind::Load { .. } | DownKind::Leaving => return,
         };
-        let _ = slot.events.send(event);
+        slot.tell(event);
     }
 
     /// Ends calls of which nothing was heard for too long. Answers who is to hear that this side lives.
     fn sweep(&self) -> HashSet<u64> {
         let now = Instant::now();
-        let calls = self.calls();
-        for slot in calls.open.values().filter(|slot| now.saturating_duration_since(slot.heard) > LOST) {
-            let _ = slot.events.send(Event::Lost("nothing was heard of whoever has the call"));
+        let mut calls = self.calls();
+        for slot in calls.open.values_mut().filter(|slot| now.saturating_duration_since(slot.heard) > LOST) {
+            slot.tell(Event::Lost("nothing was heard of whoever has the call"));
         }
         calls.open.values().filter_map(|slot| slot.instance).collect()
     }
 
     /// Ends what is lost, and says to everybody who has calls of this side that it lives.
     pub(super) async fn beat(&self, link: &Link) {
+        self.answers.store(0, Relaxed);
         for instance in self.sweep() {
             let clock_us = self.clock.at(Instant::now());
             let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce: 0 } };
@@ -275,18 +328,27 @@ pub(super) struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>, caller: Cancelled, to: Option<u64>) -> Self {
+    pub(super) fn new(
+        table: &'a Table,
+        link: &'a Arc<Link>,
+        caller: Cancelled,
+        to: Option<u64>,
+        is_signed: bool,
+    ) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (queued, credit) = (Arc::<AtomicUsize>::default(), Credit::new());
         let mut calls = table.calls();
         calls.last += 1;
-        let number = calls.last;
+        let number = if is_signed { calls.last | SIGNED } else { calls.last };
         let slot = Slot {
             events: sender,
             queued: Arc::clone(&queued),
             credit: credit.clone(),
             heard: Instant::now(),
+            to,
             instance: None,
+            is_taken: false,
+            has_ended: false,
         };
         calls.open.insert(number, slot);
         drop(calls);
@@ -328,5 +390,30 @@ mod tests {
         calls.note_left(7);
         (0..MOST_LEFT as u64).for_each(|later| calls.note_left(100 + later));
         assert_eq!((calls.orphaned(7), calls.left.len()), (UpKind::Cancel, MOST_LEFT));
+    }
+
+    #[test]
+    fn of_what_may_come_any_number_of_times_a_call_is_told_once_and_nothing_after_its_end() {
+        let (events, mut told) = mpsc::unbounded_channel();
+        let mut slot = Slot {
+            events,
+            queued: Arc::default(),
+            credit: Credit::new(),
+            heard: Instant::now(),
+            to: None,
+            instance: None,
+            is_taken: false,
+            has_ended: false,
+        };
+        (0..1_000_000).for_each(|_| slot.tell(Event::Taken(7)));
+        for _ in 0..1000 {
+            slot.tell(Event::Failed { code: 1, detail: 0, text: String::new() });
+            slot.tell(Event::End { items: 1 });
+            slot.tell(Event::Lost("once more"));
+        }
+        assert!(matches!(told.try_recv(), Ok(Event::Taken(7))));
+        assert!(matches!(told.try_recv(), Ok(Event::Failed { .. })));
+        assert!(told.try_recv().is_err());
+        assert_eq!(bounded(&"ü".repeat(900_000)).len(), 1024);
     }
 }

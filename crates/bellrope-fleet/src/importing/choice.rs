@@ -27,7 +27,7 @@ const MOST_NAME: usize = 64;
 /// Most sessions that are known, of which those are forgotten that were quiet for longest.
 const MOST_SESSIONS: usize = 16_384;
 /// An instance that has not said for so long what it offers is forgotten. It is asked every minute.
-const FORGET: Duration = Duration::from_secs(200);
+pub(super) const FORGET: Duration = Duration::from_secs(200);
 /// An instance that lost its link comes back with another one within this time, or not at all: until then its sessions wait for
 /// it, and their calls go elsewhere.
 const BACK: Duration = Duration::from_secs(5);
@@ -170,6 +170,15 @@ impl Choices {
             known.sessions.values_mut().filter(|(home, _)| *home == instance).for_each(|(home, _)| *home = member);
         }
         known.lost.remove(&member);
+    }
+
+    /// Whether an instance offers just this, or one that lost its link may come back with it.
+    pub(super) fn is_offered(&self, offered: &FleetType, now: Instant) -> bool {
+        let known = self.known();
+        let is_awaited = |(_, at): &(u64, Instant)| now.saturating_duration_since(*at) <= BACK;
+        let FleetType { name, style, codec, schema } = offered;
+        let is_it = |place: &Place| (place.style, place.codec, place.schema) == (*style, *codec, *schema);
+        known.lost.values().any(is_awaited) || known.places.get(name).is_some_and(|places| places.iter().any(is_it))
     }
 
     /// The instances that are known.

@@ -10,11 +10,14 @@ use std::{
 use bellrope::{
     Server,
     client::Style,
-    server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall, ServerBuilder},
+    server::{Behind, BindError, ChunkReceiver, ChunkSender, HandlerError, OwnedCall, ServerBuilder},
     service::SchemaSource,
 };
 
-use super::{choice::Learnt, importer::Importer};
+use super::{
+    choice::{FORGET, Learnt},
+    importer::Importer,
+};
 use crate::{
     message_type::{FleetType, number_of, style_of},
     names,
@@ -41,16 +44,36 @@ struct Names {
     imported: HashMap<String, Arc<FleetType>>,
     /// Those that this server has itself.
     own: HashSet<String>,
-    /// The hashes of schemas that some instance hands out.
-    schemas: HashSet<u64>,
+    /// The hashes of schemas that some instance hands out, by the name of their type.
+    schemas: HashMap<String, u64>,
+    /// What instances mean by a name that was taken in as something else.
+    otherwise: HashMap<String, Otherwise>,
+    /// When an instance last meant by a name what it was taken in as. For where nobody remembers which instance offers what.
+    said: HashMap<String, Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct Otherwise {
+    new: FleetType,
+    /// Whether who said it hands out its schema.
+    has_schema: bool,
+    said: Instant,
 }
 
 impl Names {
-    /// An instance hands out the schema of this type: of no use but if that is the one that is asked for.
-    fn note_schema(&mut self, offered: &FleetType) {
-        if self.imported.get(&offered.name).is_some_and(|kept| kept.schema == offered.schema) {
-            self.schemas.insert(offered.schema);
+    /// An instance offers this. Answers whether the name is taken in.
+    fn note(&mut self, offered: &FleetType, has_schema: bool, now: Instant) -> bool {
+        let Some(kept) = self.imported.get(&offered.name) else { return false };
+        let name = || offered.name.clone();
+        if **kept != *offered {
+            self.otherwise.insert(name(), Otherwise { new: offered.clone(), has_schema, said: now });
+            return true;
         }
+        self.said.insert(name(), now);
+        if has_schema {
+            self.schemas.insert(name(), offered.schema);
+        }
+        true
     }
 }
 
@@ -74,7 +97,7 @@ impl Imports {
     }
 
     /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
-    /// `NotExecuted`.
+    /// `NotExecuted`. They [follow](Self::follow) what all instances mean by them.
     pub(crate) fn learn(&self, info: &Info) {
         // First, so that whoever finds the type finds the instance.
         if let Some(instance) = info.chosen_as() {
@@ -83,36 +106,92 @@ impl Imports {
             self.importer.choices.learn(learnt, types, Instant::now());
         }
         self.take_in(info);
+        self.follow(Instant::now());
     }
 
     fn take_in(&self, info: &Info) {
+        let (has_schemas, now) = (info.hands_out_schemas(), Instant::now());
         for imported in info.types() {
             let mut names = self.names();
             let is_meant = names::any_matches(&self.patterns, &imported.name);
-            if info.hands_out_schemas() {
-                names.note_schema(&imported);
+            if names.note(&imported, has_schemas, now) || names.own.contains(&imported.name) {
+                continue;
             }
-            let is_new = !names.imported.contains_key(&imported.name) && !names.own.contains(&imported.name);
-            if !is_new || !is_meant || names.imported.len() >= MOST_TYPES {
+            if !is_meant || names.imported.len() >= MOST_TYPES {
                 continue;
             }
             let Some(server) = self.types.upgrade() else { return };
             let (name, kept) = (imported.name.clone(), Arc::new(imported.clone()));
-            // Calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer does.
-            let fleet = tokio::runtime::Handle::current();
-            let asked = Asked::Fleet(Arc::clone(&self.importer));
-            match server.add_types(|builder| register(builder.runtime(fleet), imported, asked)) {
+            match self.add(&server, imported) {
                 Ok(()) => {
                     tracing::debug!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
                     names.imported.insert(name, Arc::clone(&kept));
-                    if info.hands_out_schemas() {
-                        names.note_schema(&kept);
-                    }
+                    names.note(&kept, has_schemas, now);
                 }
                 Err(error) => {
                     tracing::info!(target: "bellrope::fleet", "not taken from the fleet: {error}");
                     if names.own.len() < MOST_TYPES {
                         names.own.insert(name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a type whose calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer
+    /// does.
+    fn add(&self, server: &Server, imported: FleetType) -> Result<(), BindError> {
+        let fleet = tokio::runtime::Handle::current();
+        let asked = Asked::Fleet(Arc::clone(&self.importer));
+        server.add_types(|builder| register(builder.runtime(fleet), imported, asked))
+    }
+
+    /// Whether somebody offers just this, as far as is known, or may come back with it in a moment. `said`: when somebody did
+    /// last, for where nobody remembers who offers what.
+    fn is_offered(&self, kept: &FleetType, said: Option<Instant>, now: Instant) -> bool {
+        let choices = &self.importer.choices;
+        match choices.hears_loads() {
+            true => choices.is_offered(kept, now),
+            false => said.is_some_and(|said| now.saturating_duration_since(said) <= FORGET),
+        }
+    }
+
+    /// Follows names by which all instances mean something else than before: another version of a method.
+    pub(crate) fn follow(&self, now: Instant) {
+        let mut names = self.names();
+        if names.otherwise.is_empty() {
+            return;
+        }
+        let is_left = |new: &Otherwise| {
+            let (name, kept) = names.imported.get_key_value(&new.new.name)?;
+            let is_left = !self.is_offered(kept, names.said.get(name).copied(), now)
+                && self.is_offered(&new.new, Some(new.said), now);
+            is_left.then(|| (new.clone(), Arc::clone(kept)))
+        };
+        let left: Vec<_> = names.otherwise.values().filter_map(is_left).collect();
+        for (Otherwise { new, has_schema, .. }, kept) in left {
+            names.otherwise.remove(&new.name);
+            let Some(server) = self.types.upgrade() else { return };
+            // What this server has behind the fleet stays what it is.
+            if !server.remove_type(&new.name) {
+                continue;
+            }
+            let followed = self.add(&server, new.clone());
+            match followed {
+                Ok(()) => {
+                    tracing::info!(target: "bellrope::fleet", message_type = new.name, "all instances have another version now");
+                    names.schemas.remove(&new.name);
+                    names.imported.insert(new.name.clone(), Arc::new(new.clone()));
+                    names.note(&new, has_schema, now);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        target: "bellrope::fleet", message_type = new.name,
+                        "all instances have another version now, which cannot be taken in: {error}"
+                    );
+                    // It had its number before, so there is one.
+                    if let Err(error) = self.add(&server, FleetType::clone(&kept)) {
+                        tracing::error!(target: "bellrope::fleet", message_type = new.name, "a type is gone: {error}");
                     }
                 }
             }
@@ -161,7 +240,7 @@ impl SchemaSource for Imports {
                 let Some(imported) = names.imported.get(method).filter(|imported| imported.schema != 0) else {
                     return Ok(None);
                 };
-                (Arc::clone(imported), names.schemas.contains(&imported.schema))
+                (Arc::clone(imported), names.schemas.get(method) == Some(&imported.schema))
             };
             if !is_handed_out {
                 let text = format!("the method {method} has no schema: no instance of the fleet hands it out");

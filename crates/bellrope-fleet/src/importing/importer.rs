@@ -10,7 +10,7 @@ use async_nats::Message;
 use bellrope::client::ErrorCode;
 use bellrope::server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Importer {
     pub(crate) choices: Choices,
     schemas: FetchedSchemas,
     link: watch::Sender<Option<Arc<Link>>>,
+    /// Told when instances are to be asked what they offer: one was lost, or none is known.
+    wants_instances: Notify,
     /// Dropped with it: the thread in which calls are forwarded is needed no longer.
     _needed: oneshot::Sender<Infallible>,
 }
@@ -73,7 +75,14 @@ impl Importer {
     ) -> Arc<Self> {
         let table = Table::new(name, clock, counters, signer);
         let schemas = FetchedSchemas::default();
-        Arc::new(Self { table, choices, schemas, link: watch::Sender::new(None), _needed: needed })
+        Arc::new(Self {
+            table,
+            choices,
+            schemas,
+            link: watch::Sender::new(None),
+            wants_instances: Notify::new(),
+            _needed: needed,
+        })
     }
 
     /// There is a link.
@@ -140,7 +149,7 @@ impl Importer {
     /// The schema of a type of the fleet, for whoever asks for it by this call: as it was fetched before, or as an instance says
     /// now.
     pub(crate) async fn schema(&self, imported: &FleetType, call: &OwnedCall) -> Result<Vec<u8>, HandlerError> {
-        if let Some(schema) = self.schemas.of(imported.schema) {
+        if let Some(schema) = self.schemas.of(imported) {
             return Ok(schema);
         }
         let question = imported.schema_question();
@@ -165,8 +174,12 @@ impl Importer {
         mut incoming: Option<&mut ChunkReceiver>,
         mut outgoing: Option<&mut ChunkSender>,
     ) -> Asked {
-        count(&self.table.counters.forwarded);
-        let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
+        // What asks for a schema is no call, also not of its session.
+        let said = call.metadata().filter(|_| !imported.asks_for_schema());
+        let session = said.and_then(|said| said.session_text()).unwrap_or_default().to_owned();
+        if !imported.asks_for_schema() {
+            count(&self.table.counters.forwarded);
+        }
         let asks = match &self.table.signer {
             Some(signer) => {
                 let token = call.token().unwrap_or_default();
@@ -195,6 +208,17 @@ impl Importer {
             if let (None, Some(error), true) = (&chosen, refused.take(), self.table.signer.is_some()) {
                 return Asked::NotRun(error);
             }
+            // Nor is the call of a token, whose budget would not have it.
+            if chosen.is_none() && !asks.token.is_empty() && self.choices.hears_loads() {
+                self.wants_instances.notify_one();
+                if tried >= TRIES {
+                    let text = "no instance is known that could be told whose call this is";
+                    return Asked::NotRun(HandlerError::not_executed(text));
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                continue;
+            }
             let to = chosen.as_ref().map(|chosen| chosen.instance);
             let (table, choices) = (&self.table, &self.choices);
             let (link, session, asks) = (&link, session.as_str(), &asks);
@@ -214,7 +238,9 @@ impl Importer {
                 }
                 Ended::NotTaken { error, gone } => refused = (!gone).then_some(error),
                 Ended::Lost(reason) => {
-                    count(&self.table.counters.unknown);
+                    if !imported.asks_for_schema() {
+                        count(&self.table.counters.unknown);
+                    }
                     return Asked::Ended(Err(HandlerError::unknown(reason)));
                 }
             }
@@ -224,8 +250,16 @@ impl Importer {
         unreachable!("the last try returns")
     }
 
+    /// Waits until instances are to be asked what they offer.
+    pub(crate) async fn wants_instances(&self) {
+        self.wants_instances.notified().await;
+    }
+
     /// What the end of a call says of the instance that was chosen for it.
     fn note(&self, instance: u64, ended: &Ended, link: &Link) {
+        if matches!(ended, Ended::NotTaken { gone: true, .. } | Ended::Lost(_)) {
+            self.wants_instances.notify_one();
+        }
         match ended {
             Ended::NotTaken { gone: true, .. } => self.choices.lost(instance, Instant::now()),
             Ended::NotTaken { .. } if !link.is_lost() => self.choices.avoid(instance, Instant::now()),

@@ -12,20 +12,23 @@ use crate::message_type::FleetType;
 /// Most bytes of all that are kept.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Schemas as JSON, by their hash.
+/// Schemas as JSON, by the name of their type: whoever offers one type must not say what another one's schema is, and to make a
+/// second schema of a hash is easy.
 #[derive(Debug, Default)]
 pub(super) struct FetchedSchemas(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_hash: HashMap<u64, Vec<u8>>,
+    by_name: HashMap<String, (u64, Vec<u8>)>,
     bytes: usize,
 }
 
 impl FetchedSchemas {
-    /// The schema with this hash, if it is kept.
-    pub(super) fn of(&self, hash: u64) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_hash.get(&hash).cloned()
+    /// The schema of this type, if it is kept.
+    pub(super) fn of(&self, imported: &FleetType) -> Option<Vec<u8>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (hash, json) = kept.by_name.get(&imported.name)?;
+        (*hash == imported.schema).then(|| json.clone())
     }
 
     /// Takes what an instance says is the schema of a type, and keeps it if it is.
@@ -43,7 +46,7 @@ impl FetchedSchemas {
             // They can be asked for again.
             *kept = Kept::default();
         }
-        if let Some(before) = kept.by_hash.insert(imported.schema, json.clone()) {
+        if let Some((_, before)) = kept.by_name.insert(name.clone(), (imported.schema, json.clone())) {
             kept.bytes -= before.len();
         }
         kept.bytes += json.len();
@@ -68,7 +71,7 @@ mod tests {
             sent: Shape::Unit,
             types: names.chain([last]).collect(),
         };
-        let imported = FleetType { name: "Files.read".to_owned(), style: 0, codec: 1, schema: schema.hash() };
+        let imported = FleetType { name: format!("Files.{number}"), style: 0, codec: 1, schema: schema.hash() };
         (imported, serde_json::to_vec(&schema).unwrap())
     }
 
@@ -77,7 +80,9 @@ mod tests {
         let fetched = FetchedSchemas::default();
         let (one, json) = schema(1, 0);
         assert_eq!(fetched.take(&one, json.clone()).unwrap(), json);
-        assert_eq!(fetched.of(one.schema), Some(json.clone()));
+        assert_eq!(fetched.of(&one), Some(json.clone()));
+        let namesake = FleetType { name: "Other.read".to_owned(), ..one.clone() };
+        assert_eq!(fetched.of(&namesake), None, "who offers one type says nothing of another with the same hash");
         let (two, _) = schema(2, 0);
         let refused = fetched.take(&two, json).unwrap_err().to_string();
         assert!(refused.contains("has no schema") && refused.contains("another one"), "{refused}");
@@ -85,14 +90,14 @@ mod tests {
             let refused = fetched.take(&two, wrong.to_vec()).unwrap_err().to_string();
             assert!(refused.contains("cannot be read"), "{refused}");
         }
-        assert_eq!(fetched.of(two.schema), None);
+        assert_eq!(fetched.of(&two), None);
         for number in 0..100 {
             let (imported, json) = schema(number, 200_000);
             fetched.take(&imported, json.clone()).unwrap();
             fetched.take(&imported, json).unwrap();
             let kept = fetched.0.lock().unwrap();
-            assert!(kept.bytes <= MOST_BYTES && kept.by_hash.contains_key(&imported.schema));
-            assert_eq!(kept.bytes, kept.by_hash.values().map(Vec::len).sum::<usize>());
+            assert!(kept.bytes <= MOST_BYTES && kept.by_name.contains_key(&imported.name));
+            assert_eq!(kept.bytes, kept.by_name.values().map(|(_, json)| json.len()).sum::<usize>());
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use async_nats::Message;
 use bellrope::{
-    client::{ErrorCode, Rejection, Style},
+    client::{ErrorCode, Style},
     service::SCHEMA,
 };
 use tokio::{
@@ -34,7 +34,7 @@ use super::{
 use crate::{
     counters::{Counters, count},
     flow::Credit,
-    frame::{self, Down, DownKind, Head, ItemPart, Up, UpKind},
+    frame::{self, Down, DownKind, Head, ItemPart, SIGNED, Up, UpKind, bounded},
     link::Link,
     message_type::{asks_for_schema, style_of},
     services::Offered,
@@ -256,8 +256,7 @@ impl Instance {
             return Ok(());
         }
         if self.draining.load(Relaxed) {
-            let (code, detail) = (ErrorCode::Rejected, Rejection::Draining.to_detail(None));
-            return Err(Fault::Refused { code, detail, text: "the instance is going away".to_owned() });
+            return Err(Fault::going_away());
         }
         let offered = self.offered(head)?;
         let now = Instant::now();
@@ -286,20 +285,29 @@ impl Instance {
     fn asks(&self, from: u64, call: u64, head: &Head<'_>, came: &Came) -> Result<Option<Asking>, Fault> {
         let signed = came.signed.as_ref().zip(self.peers().who(from));
         let Some((signed, who)) = signed else {
+            // Who signs marks it so. What signs nothing of the kind is a copy, of which the signature was taken off or broken.
+            if call & SIGNED != 0 && came.signed.is_none() && !self.trust.is_empty() {
+                return Ok(None);
+            }
             let is_new = self.peers().note_unsigned(from, call, Instant::now());
             // One caller, whoever it is.
             return Ok(is_new.then(|| Asking { guest: None, vouched: "fleet".to_owned() }));
         };
         let subject = self.link.calls_at(self.link.id, head.name);
         let Some(asks) = who.asks(&subject, signed, &came.message) else { return Ok(None) };
-        match self.peers().note_begun(from, call) {
+        let number = self.peers().note_begun(from, call);
+        match number {
+            // A copy without its signature may have come first, and from now on may not begin.
+            Number::New if !self.peers().note_unsigned(from, call, Instant::now()) => return Ok(None),
             Number::New => {}
             Number::Again => return Ok(None),
             Number::TooOld => {
                 return Err(Fault::refused(ErrorCode::NotExecuted, "many later calls were faster than this one"));
             }
         }
-        count(&self.counters.signed);
+        if !asks_for_schema(head.style) {
+            count(&self.counters.signed);
+        }
         let name = if head.caller.is_empty() { who.name() } else { head.caller };
         let vouched = match asks.token.as_str() {
             // A caller may have any name. None makes it one who has a token.
@@ -361,7 +369,9 @@ impl Instance {
             count(&self.counters.foreign);
             return Ok(());
         }
-        count(&self.counters.taken);
+        if schema_of.is_none() {
+            count(&self.counters.taken);
+        }
         let most = if schema_of.is_some() { 0 } else { MOST_ITEM };
         let (door, incoming) = incoming::channel(&self.room, most);
         let (credit, left_by_caller) = (Credit::new(), Arc::<Notify>::default());
@@ -413,24 +423,17 @@ impl Instance {
 
     /// Says how a call failed.
     async fn report(&self, from: u64, call: u64, fault: Fault) {
-        let (code, detail, text, refused) = match &fault {
-            Fault::Failed { code, detail, text } => (code, detail, text, false),
-            Fault::Refused { code, detail, text } => (code, detail, text, true),
-            Fault::Lost => return,
-        };
-        let (code, detail, text) = (code.to_bits(), *detail, bounded(text));
-        let what = match refused {
-            true => DownKind::Refused { code, detail, text },
-            false => DownKind::Failed { code, detail, text },
-        };
-        // If the link is lost, the importing server knows as much by that.
-        let _ = say(&self.link, from, call, what, &[]).await;
+        if let Some(what) = said(&fault) {
+            // If the link is lost, the importing server knows as much by that.
+            let _ = say(&self.link, from, call, what, &[]).await;
+        }
     }
 
-    fn refuse(self: &Arc<Self>, from: u64, call: u64, fault: Fault) {
+    fn refuse(&self, from: u64, call: u64, fault: Fault) {
         count(&self.counters.refused);
-        let instance = Arc::clone(self);
-        self.link.spawn(async move { instance.report(from, call, fault).await });
+        if let Some(what) = said(&fault) {
+            self.tell(from, call, what);
+        }
     }
 
     fn tell(&self, from: u64, call: u64, what: DownKind<'_>) {
@@ -445,7 +448,15 @@ impl Instance {
     }
 }
 
-/// A text as far as it may travel.
-fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(1024)]
+/// What is said of a call that failed, unless nobody can be told.
+fn said(fault: &Fault) -> Option<DownKind<'_>> {
+    match fault {
+        Fault::Failed { code, detail, text } => {
+            Some(DownKind::Failed { code: code.to_bits(), detail: *detail, text: bounded(text) })
+        }
+        Fault::Refused { code, detail, text } => {
+            Some(DownKind::Refused { code: code.to_bits(), detail: *detail, text: bounded(text) })
+        }
+        Fault::Lost => None,
+    }
 }

@@ -12,7 +12,7 @@ use super::replay::{Begun, Lately, Number};
 use crate::{
     clock::PeerClock,
     signing::{Importing, Signed},
-    times::LOST,
+    times::{BEGIN_WITHIN, LOST},
 };
 
 /// Most importing servers that are known at once.
@@ -90,7 +90,9 @@ impl Peers {
         let peer = self.peers.entry(from).or_insert_with(|| Peer::new(now));
         peer.heard = now;
         match peer.clock.says(now) {
-            Some(theirs) if theirs <= begin_by_us => return Verdict::Begin(theirs),
+            Some(theirs) if peer.clock.says_at_most(now).is_some_and(|latest| latest <= begin_by_us) => {
+                return Verdict::Begin(theirs);
+            }
             Some(_) if peer.clock.is_fresh(now, FRESH) => return Verdict::TooLate,
             _ => {}
         }
@@ -188,6 +190,13 @@ impl Peers {
         self.cancelled.contains(&(from, call))
     }
 
+    /// No call begins any more. Answers with those that waited for a clock.
+    pub(super) fn give_up(&mut self) -> Vec<Came> {
+        self.waiting = 0;
+        let all = self.peers.values_mut().flat_map(|peer| std::mem::take(&mut peer.waiting));
+        all.map(|waiting| waiting.came).collect()
+    }
+
     /// This side stood still for so long.
     pub(super) fn stood_still(&mut self, still: Duration, now: Instant) {
         self.peers.values_mut().for_each(|peer| peer.heard = now.min(peer.heard + still));
@@ -200,10 +209,14 @@ impl Peers {
 
     /// Forgets whom nobody has heard of for long. Answers with the calls that waited too long for a clock.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<Came> {
-        self.peers.retain(|_, peer| now.saturating_duration_since(peer.heard) <= FORGET || !peer.waiting.is_empty());
+        // Who has never said what its clock says may be nobody: it keeps no place that others need.
+        let keeps = |peer: &Peer| if peer.clock.says(now).is_some() { FORGET } else { LOST };
+        self.peers
+            .retain(|_, peer| now.saturating_duration_since(peer.heard) <= keeps(peer) || !peer.waiting.is_empty());
         let mut late = Vec::new();
         for peer in self.peers.values_mut() {
-            let is_late = |waiting: &mut Waiting| now.saturating_duration_since(waiting.since) > LOST;
+            // By then it may not begin any more, whatever the clock says.
+            let is_late = |waiting: &mut Waiting| now.saturating_duration_since(waiting.since) > BEGIN_WITHIN;
             late.extend(peer.waiting.extract_if(.., is_late).map(|waiting| waiting.came));
         }
         self.waiting -= late.len();
@@ -241,7 +254,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::times::{BEGIN_WITHIN, EXACT};
+    use crate::times::EXACT;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -301,18 +314,52 @@ mod tests {
     }
 
     #[test]
+    fn over_a_slow_line_a_call_begins_if_it_is_in_time_even_if_the_clock_was_asked_for_long() {
+        for (there, begins) in [(120 * MS, true), (180 * MS, false)] {
+            let (mut peers, start, call) = (Peers::default(), Instant::now(), came());
+            // Handed over when their clock says 1 s; the question and its answer take as long as the call.
+            let handed_over = 1_000_000;
+            let (begin_by, came_at) = (handed_over + BEGIN_WITHIN.as_micros() as u64, start + there);
+            let Verdict::Wait(Some(nonce)) = peers.judge(1, 5, begin_by, &call, came_at) else { panic!() };
+            assert_eq!(peers.judge(1, 6, begin_by, &call, came_at + 2 * EXACT), Verdict::Wait(None));
+            let answered = came_at + 2 * there;
+            let said = handed_over + 2 * there.as_micros() as u64;
+            assert_eq!(peers.beat(1, said, nonce, None, answered).0.len(), 2);
+            let verdict = peers.judge(1, 5, begin_by, &call, answered);
+            assert_eq!(matches!(verdict, Verdict::Begin(_)), begins, "{verdict:?}");
+            // A later one, whose clock is known, begins in either case.
+            let next = begin_by + 1_000_000;
+            assert!(matches!(peers.judge(1, 7, next, &call, came_at + 1_000 * MS), Verdict::Begin(_)));
+        }
+    }
+
+    #[test]
     fn what_waits_is_bounded_in_number_and_time() {
         let (mut peers, start, call) = (Peers::default(), Instant::now(), came());
         for _ in 0..MOST_WAITING {
             assert!(matches!(peers.judge(1, 5, 0, &call, start), Verdict::Wait(_)));
         }
         assert_eq!(peers.judge(1, 5, 0, &call, start), Verdict::Full);
-        assert!(peers.sweep(start + LOST).is_empty());
-        assert_eq!(peers.sweep(start + LOST + MS).len(), MOST_WAITING);
+        let mut going = Peers::default();
+        for from in 0..9 {
+            going.judge(from, 5, 0, &call, start);
+        }
+        assert_eq!((going.give_up().len(), going.waiting, going.give_up().len()), (9, 0, 0));
+        assert!(peers.sweep(start + BEGIN_WITHIN).is_empty());
+        assert_eq!(peers.sweep(start + BEGIN_WITHIN + MS).len(), MOST_WAITING);
         assert!(!peers.is_gone(1, start + LOST) && peers.is_gone(1, start + LOST + MS) && peers.is_gone(2, start));
         for peer in 0..2 * MOST_PEERS as u64 {
             peers.judge(peer, 5, 0, &call, start);
         }
         assert_eq!(peers.peers.len(), MOST_PEERS);
+        let mut strangers = Peers::default();
+        let Verdict::Wait(Some(nonce)) = strangers.judge(1, 5, 750_000, &call, start) else { panic!() };
+        strangers.beat(1, 1_000, nonce, None, start);
+        for from in 2..2 * MOST_PEERS as u64 {
+            strangers.judge(from, 5, 0, &call, start);
+        }
+        strangers.sweep(start + LOST);
+        strangers.sweep(start + LOST + MS);
+        assert_eq!(strangers.peers.len(), 1, "only of whom a clock is known is anything remembered");
     }
 }

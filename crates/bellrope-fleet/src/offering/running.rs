@@ -55,6 +55,11 @@ impl Fault {
         Self::Refused { code: ErrorCode::Rejected, detail: Rejection::Busy.to_detail(None), text: text.to_owned() }
     }
 
+    pub(super) fn going_away() -> Self {
+        let detail = Rejection::Draining.to_detail(None);
+        Self::Refused { code: ErrorCode::Rejected, detail, text: "the instance is going away".to_owned() }
+    }
+
     /// What the local server said. `begun`: something of the call was taken from its caller, or given to it.
     fn of(error: &CallError, begun: bool) -> Self {
         let text = || error.to_string();
@@ -199,7 +204,7 @@ impl Running {
     }
 
     async fn server_stream(self, stream: AsyncStream) -> Result<(), Fault> {
-        let mut sending = self.sending();
+        let mut sending = self.sending().paced();
         let mut kept = LeftIfLost { stream: Some(stream), link: Arc::clone(&self.link) };
         let Some(stream) = &mut kept.stream else { return Err(Fault::Lost) };
         let ended = tokio::select! {

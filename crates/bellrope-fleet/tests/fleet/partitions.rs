@@ -13,7 +13,7 @@ use bellrope_testkit::nats::{Nats, SOON, eventually};
 use crate::{
     history::{self, History, Told},
     networks::{Cut, Network},
-    servers::{Process, socket},
+    servers::{Process, notes, socket},
 };
 
 /// Who is gone is known within a second; a machine with much other work takes its time.
@@ -70,6 +70,10 @@ fn whichever_direction_of_a_link_is_cut_every_call_has_one_outcome_and_it_is_tru
                 for _ in 0..3 {
                     more(&format!("calls are answered again: {member} {what:?}"), Told::Answered);
                 }
+                // The desk asks again for an instance that was lost: without its calls the next cut would be nobody's.
+                let noted = || std::fs::metadata(notes(nats.home(), "one")).map_or(0, |notes| notes.len());
+                let before = noted();
+                eventually("the first instance has calls again", || noted() > before);
             }
         }
         // For so long that the link is given up: from then on it is proven that nothing runs.

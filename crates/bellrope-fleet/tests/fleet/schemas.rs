@@ -1,9 +1,13 @@
 //! What the payloads of a service are that only the fleet has, as an importing server says it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use bellrope::{
     CallError, Client, Server,
+    client::{CallOptions, Metadata},
     server::ServerBuilder,
     service::{Form, SCHEMA, Schema, ServiceError, Shape, Type},
 };
@@ -45,6 +49,15 @@ mod other {
     #[bellrope::service(codec = "postcard", name = "Notes")]
     pub(super) trait Notes {
         fn add(&self, note: String) -> u32;
+    }
+
+    pub(super) struct Text;
+
+    #[bellrope::service]
+    impl Notes for Text {
+        fn add(&self, note: String) -> u32 {
+            note.len() as u32
+        }
     }
 }
 
@@ -99,7 +112,11 @@ fn a_schema_that_only_the_fleet_has_is_had_here_and_kept() {
         Schema::from_json(&schema).unwrap();
     }
     // It is no call of the type.
-    let listed = instances(&settings(&nats.url()), std::time::Duration::from_millis(500)).unwrap();
+    let mut listed = Vec::new();
+    eventually("the instance is heard", || {
+        listed = instances(&settings(&nats.url()), std::time::Duration::from_millis(500)).unwrap();
+        !listed.is_empty()
+    });
     assert!(listed[0].types.iter().all(|row| row.requests == 0), "{listed:?}");
     let refused = |method| match asked(&client, method) {
         Err(CallError::InvalidRequest { text }) => text,
@@ -153,4 +170,54 @@ fn a_servers_own_schemas_come_first_and_those_that_it_leaves_to_the_fleet_are_th
         .unwrap();
         assert_eq!(asked(&here.client(), "Notes.add").unwrap(), expected, "{order:?}");
     }
+}
+
+#[test]
+fn a_method_is_what_all_instances_mean_by_it_and_not_what_the_first_one_meant_that_was_heard_of() {
+    let Some(nats) = Nats::start() else { return };
+    let offering_new = || {
+        let settings = FleetSettings { offer: vec!["Notes.*".into()], ..settings(&nats.url()) };
+        join(settings, |_| Server::builder().service(other::Text)).unwrap()
+    };
+    let before = offering(&nats.url());
+    let here = importing(&nats.url());
+    drop(here.client());
+    let old_client = || NotesBlockingClient::connect(&here.path).unwrap();
+    let new_client = || other::NotesBlockingClient::connect(&here.path).unwrap();
+    let note = || Note { title: "t".into(), lines: vec![1, 2, 3] };
+    assert_eq!(old_client().add(note()).unwrap(), 3);
+    // As long as one instance has the first version, calls of it go there.
+    let after = offering_new();
+    let known = || here.fleet.counters().forwarded.load(Relaxed);
+    let calls = known();
+    assert!((0..50).all(|_| old_client().add(note()).unwrap() == 3));
+    assert_eq!(known() - calls, 50, "a question for a schema is no call");
+    assert!(before.fleet.drain(SOON));
+    eventually("the new version is called", || new_client().add("four".to_owned()).is_ok_and(|len| len == 4));
+    let schema = asked(&Client::connect(&here.path).unwrap(), "Notes.add").unwrap();
+    assert_eq!(schema, asked(&Client::connect(&after.path).unwrap(), "Notes.add").unwrap());
+    let error = old_client().add(note()).unwrap_err();
+    assert!(matches!(&error, ServiceError::Call(CallError::Incompatible { .. })), "{error:?}");
+    // And back.
+    drop(before);
+    let _again = offering(&nats.url());
+    assert!(after.fleet.drain(SOON));
+    eventually("the first version is called again", || old_client().add(note()).is_ok_and(|lines| lines == 3));
+}
+
+#[test]
+fn who_asks_for_a_schema_in_a_session_has_not_called_in_it() {
+    let Some(nats) = Nats::start() else { return };
+    let there = offering(&nats.url());
+    let here = importing(&nats.url());
+    let client = here.client();
+    let options = CallOptions::new().timeout(SOON).metadata(Metadata::new().session("window 3").unwrap());
+    client.call_with(SCHEMA, &question("Notes.add"), &options).unwrap();
+    let counted = |member: &Member| {
+        let counters = member.fleet.counters();
+        [&counters.forwarded, &counters.taken, &counters.signed].map(|counter| counter.load(Relaxed))
+    };
+    assert_eq!((counted(&here), counted(&there)), ([0; 3], [0; 3]));
+    client.call_with("echo", b"", &options).unwrap();
+    assert_eq!((counted(&here)[0], counted(&there)[1]), (1, 1));
 }

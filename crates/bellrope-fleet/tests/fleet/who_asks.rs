@@ -249,3 +249,54 @@ fn names_of_servers_and_callers_leave_room_for_what_is_sent() {
         assert_eq!(client.call_with("echo", &vec![5; len], &options).unwrap().len(), len);
     }
 }
+
+#[test]
+fn a_copy_of_a_signed_call_does_not_run_also_if_its_signature_was_taken_off_or_broken() {
+    let Some(nats) = Nats::start() else { return };
+    let own = key(&nats, "own");
+    let there = [trusting(&nats.url(), &[&own]), trusting(&nats.url(), &[&own])];
+    let desk = desk(&nats.url(), "desk", Some(&own));
+    let client = desk.process(1);
+    let mut ids = Vec::new();
+    eventually("both are known", || {
+        let listed = bellrope_fleet::instances(&settings(&nats.url()), std::time::Duration::from_millis(300)).unwrap();
+        ids = listed.into_iter().map(|listed| listed.id).collect();
+        ids.len() == 2
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
+    let mut heard = runtime.block_on(stranger.subscribe("bellrope.at.*.echo")).unwrap();
+    runtime.block_on(stranger.flush()).unwrap();
+    let began = || there.iter().map(|member| member.seen.began.load(Ordering::SeqCst)).sum::<usize>();
+    let before = began();
+    let mut copies = 0;
+    for call in 0..10_u8 {
+        assert_eq!(client.call("echo", &[call]).unwrap(), [call]);
+        let message = runtime.block_on(async { tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap() });
+        let (reply, mut broken) = (message.reply.unwrap(), message.headers.unwrap());
+        broken.insert("Bellrope-Signature", "A".repeat(85) + "!");
+        let at = ids.iter().map(|id| format!("bellrope.at.{id}.echo"));
+        for subject in at.chain(["bellrope.call.echo".to_owned()]) {
+            for headers in [None, Some(broken.clone())] {
+                let (subject, reply, payload) = (subject.clone(), reply.clone(), message.payload.clone());
+                runtime.block_on(async {
+                    match headers {
+                        None => stranger.publish_with_reply(subject, reply, payload).await.unwrap(),
+                        Some(headers) => {
+                            stranger.publish_with_reply_and_headers(subject, reply, headers, payload).await.unwrap();
+                        }
+                    }
+                    stranger.flush().await.unwrap();
+                    copies += 1;
+                });
+            }
+        }
+        // The copies on subjects of an instance are heard as well.
+        for _ in 0..4 {
+            runtime.block_on(async { tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap() });
+        }
+    }
+    let forged = || there.iter().map(|member| member.fleet.counters().forged.load(Ordering::SeqCst)).sum::<u64>();
+    eventually("all copies are dropped", || forged() >= copies);
+    assert_eq!(began() - before, 10);
+}

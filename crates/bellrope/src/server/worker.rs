@@ -161,7 +161,7 @@ impl Worker {
         let mut looked_after = Instant::now();
         while !self.core.stopping.load(Ordering::Acquire) {
             let worked = self.round();
-            self.visitor.round_ended();
+            self.spinner.heard_calls(self.visitor.round_ended());
             if self.core.draining.load(Relaxed) && self.is_drained() {
                 break;
             }

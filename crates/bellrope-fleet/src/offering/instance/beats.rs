@@ -49,7 +49,7 @@ impl Instance {
         }
         for (from, calls) in held.into_iter().filter(|(from, _)| !gone.contains(from)) {
             // As many numbers as fit.
-            for calls in calls.chunks(self.link.part / 8 * 8) {
+            for calls in calls.chunks(self.link.part() / 8 * 8) {
                 if say(&self.link, from, 0, DownKind::Holding, calls).await.is_err() {
                     return;
                 }
@@ -84,9 +84,16 @@ impl Instance {
         let _ = self.link.publish(self.link.loads(), None, message).await;
     }
 
-    /// Takes no further calls. Those that come still are refused, and asked of somebody else.
-    pub(crate) fn begin_drain(&self) {
+    /// Takes no further calls. Those that come still, and those that wait for a clock, are refused, and asked of somebody else.
+    pub(crate) async fn begin_drain(&self) {
         self.draining.store(true, Relaxed);
+        let waiting = self.peers().give_up();
+        for came in waiting {
+            if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&came.message) {
+                count(&self.counters.refused);
+                self.report(from, call, Fault::going_away()).await;
+            }
+        }
     }
 
     /// Ends all calls, as nobody is to be reached who made them. Their callers may come back by another link.

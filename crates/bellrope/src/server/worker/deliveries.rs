@@ -21,6 +21,9 @@ impl Worker {
         if session.serial != id.serial {
             return;
         }
+        if matches!(what, FromHandler::Chunk(_) | FromHandler::Chunks(_)) {
+            self.spinner.told_chunks();
+        }
         if session.said.is_empty() {
             self.told.push_back(id.index);
         }

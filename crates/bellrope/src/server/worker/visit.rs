@@ -359,11 +359,14 @@ impl Visitor {
         (self.turn_ticks / ROUND).max(1)
     }
 
-    /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
+    /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns. Answers whether
+    /// callers sent anything, beside credit.
     #[inline]
-    pub(crate) fn round_ended(&mut self) {
-        self.core.metrics.shard(self.worker).round(std::mem::take(&mut self.found));
+    pub(crate) fn round_ended(&mut self) -> bool {
+        let found = std::mem::take(&mut self.found);
+        self.core.metrics.shard(self.worker).round(found);
         self.core.metrics.liveness().beat(self.worker);
+        found > 0
     }
 
     /// The worker's number.
