@@ -170,7 +170,12 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
             }
             inner => {
                 lent(inner, &written)?;
-                let field = quote_spanned!(span=> #bellrope::service::Lent<'call, #inner>);
+                let lent = quote_spanned!(span=> #bellrope::service::Lent);
+                let field = if may_be_unsized(inner) {
+                    quote!(#lent<'call, #inner, <#inner as #bellrope::service::Lend>::Owned>)
+                } else {
+                    quote_spanned!(span=> #bellrope::service::Lent<'call, #inner>)
+                };
                 let sent = quote!(#bellrope::service::Lent::Borrowed(#ident));
                 Ok(argument(field, quote!(), sent, true, true))
             }
@@ -248,6 +253,12 @@ fn fill(ty: &mut Type, borrows: &mut bool, reference: &str) -> Result<()> {
         Type::Group(group) => fill(&mut group.elem, borrows, reference),
         _ => Ok(()),
     }
+}
+
+/// Whether it has the name of a type of the standard library of which there are only references.
+fn may_be_unsized(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    path.path.segments.last().is_some_and(|last| ["Path", "OsStr", "CStr"].iter().any(|name| last.ident == name))
 }
 
 /// Whether serde would write a list of numbers of it, and want to read bytes.

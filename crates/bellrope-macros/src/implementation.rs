@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Error, ItemImpl, Result, spanned::Spanned as _};
+use syn::{Error, ImplItem, ItemImpl, Result, spanned::Spanned as _};
 
 use crate::{options::Options, output::placed};
 
@@ -18,6 +18,16 @@ pub(crate) fn expand(options: &Options, item: &ItemImpl) -> Result<TokenStream> 
         return Err(Error::new_spanned(name, "the name of a service stands on its trait"));
     }
     options.refuse_codec()?;
+    for item in &item.items {
+        let ImplItem::Fn(method) = item else { continue };
+        let mut attributes = method.attrs.iter();
+        if let Some(found) = attributes.find(|it| ["blocking", "name"].iter().any(|ours| it.path().is_ident(ours))) {
+            return Err(Error::new_spanned(
+                found,
+                "#[blocking] and #[name = \"...\"] stand on the method in the trait, and not on its implementation",
+            ));
+        }
+    }
     let mut server = the_trait.clone();
     let last = server.segments.last_mut().expect("a path has a segment");
     last.ident = format_ident!("{}Server", last.ident);

@@ -124,8 +124,11 @@ impl Method {
         // In place of the type's own name, which nobody wrote.
         let expected = format!("the arguments of {} by their names", name.value());
         let answer = self.output.answer(bellrope);
+        let check_error = self.output.check_error(bellrope).map(|check| quote!(#(#conditions)* #check));
         let sent = self.arguments.incoming.as_ref().map_or_else(|| quote!(()), |item| quote!(#item));
         quote! {
+            #check_error
+
             #(#conditions)*
             #[doc(hidden)]
             #[allow(non_camel_case_types, non_snake_case)]

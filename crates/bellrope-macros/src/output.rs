@@ -103,6 +103,13 @@ impl Output {
         }
     }
 
+    /// What has the compiler say, in words of ours, that an error does not travel.
+    pub(crate) fn check_error(&self, bellrope: &Path) -> Option<TokenStream> {
+        let error = self.error.as_ref()?;
+        let travels = placed(error.span(), &quote!(#bellrope::service::travels));
+        Some(quote!(const _: fn() = #travels::<#error>;))
+    }
+
     /// These tokens of ours where its author wrote the type, for what the compiler has against it.
     pub(crate) fn placed(&self, tokens: &TokenStream) -> TokenStream {
         placed(self.written.span(), tokens)

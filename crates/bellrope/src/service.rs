@@ -49,7 +49,7 @@
 //! | `async fn upload(&self, parts: Incoming<Part>) -> Result<Summary, E>` | on tokio | [`AsyncUpload`], [`Upload`] |
 //! | `fn edit(&self, said: Incoming<Edit>) -> impl Stream<Item = Edited>` | on tokio | both halves |
 //!
-//! Arguments may be borrowed: `&str`, `&[u8]` (which travels as [`Bytes`]), `Cow<'_, str>`, and `&T` of anything. The error of a
+//! Arguments may be borrowed: `&str`, `&[u8]` (which travels as [`Bytes`]), `Cow<'_, str>`, and `&T` of anything, `&Path` too. The error of a
 //! `Result` is a value of the application's: it travels whole, and no circuit breaker counts it. A method that answers with
 //! `Result<T, HandlerError>` speaks for the service instead: see [`HandlerError`](crate::HandlerError). A method that
 //! answers with something else cannot fail by itself; its `E` is [`Infallible`](std::convert::Infallible).
@@ -72,6 +72,7 @@ mod incoming;
 mod json;
 mod known_schemas;
 mod lent;
+mod memory;
 mod method;
 mod postcard;
 mod producer;
@@ -102,8 +103,8 @@ pub use self::{
 };
 #[doc(hidden)]
 pub use self::{
-    lent::Lent,
-    method::{Method, Output, Plain},
+    lent::{Lend, Lent},
+    method::{Method, Output, Plain, Travels, travels},
 };
 
 pub(crate) use self::known_schemas::KnownSchemas;

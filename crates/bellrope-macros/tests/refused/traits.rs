@@ -51,4 +51,20 @@ struct Thing;
 #[bellrope_macros::service]
 impl Thing {}
 
+#[bellrope_macros::service]
+impl Generic<u64> for Thing {
+    #[blocking]
+    fn get(&self) -> u64 {
+        5
+    }
+}
+
+#[bellrope_macros::service]
+impl Name for Thing {
+    #[name = "fetch"]
+    fn get(&self) -> u64 {
+        5
+    }
+}
+
 fn main() {}

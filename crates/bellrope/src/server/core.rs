@@ -185,10 +185,12 @@ impl Core {
         let added = self.registry.find_added(message_type);
         let advice = match self.registry.find(message_type).or(added.as_deref()) {
             Some(handler) if handler.runs_on_worker() => {
-                "the worker's other connections waited meanwhile: register it as unary_blocking or unary_async"
+                "the worker's other connections waited meanwhile: register it as unary_blocking or unary_async, or make a \
+                 service's method #[blocking] or async"
             }
             _ => {
-                "other async handlers waited meanwhile: block in tokio's spawn_blocking, or register it as unary_blocking"
+                "other async handlers waited meanwhile: block in tokio's spawn_blocking, or register it as unary_blocking; a \
+                 service's method may be a #[blocking] fn"
             }
         };
         let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);

@@ -80,6 +80,8 @@ struct Inner {
     steps: Vec<Step>,
     /// Whether there were more, further in.
     is_cut: bool,
+    /// Whether it is that a field was left out.
+    is_left_out: bool,
     fault: String,
 }
 
@@ -101,7 +103,19 @@ impl CodecError {
     /// An error without a place. Of its text 512 bytes are kept, and what would steer a terminal is escaped. [Example](Codec).
     pub fn new(fault: impl fmt::Display) -> Self {
         let fault = bounded(&fault.to_string(), Self::MOST_BYTES);
-        Self(Box::new(Inner { steps: Vec::new(), is_cut: false, fault }))
+        Self(Box::new(Inner { steps: Vec::new(), is_cut: false, is_left_out: false, fault }))
+    }
+
+    /// That a field was left out where it must not be.
+    #[cold]
+    pub(super) fn left_out(fault: &str) -> Self {
+        let mut error = Self::new(fault);
+        error.0.is_left_out = true;
+        error
+    }
+
+    pub(super) fn is_left_out(&self) -> bool {
+        self.0.is_left_out
     }
 
     /// The same error, seen from one step further out.

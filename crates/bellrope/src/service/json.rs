@@ -3,6 +3,7 @@
 //! It reads with serde_json. It writes itself, because what serde_json writes cannot always be read back as the same value:
 //! NaN and `Some(None)` become `null` there.
 
+mod bounded;
 mod naming;
 mod output;
 mod place;
@@ -13,7 +14,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Codec, CodecError};
+use super::{
+    codec::{Codec, CodecError},
+    memory::Memory,
+};
 
 /// Values that any language can read, with names: see [`Codec`]. Fields may be added.
 ///
@@ -45,8 +49,18 @@ impl Codec for Json {
     fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
         // Checked as a whole: a check of each text in it costs three times as much.
         let text = std::str::from_utf8(bytes).map_err(|fault| no_text(bytes, fault.valid_up_to()))?;
-        serde_json::from_str(text).map_err(|error| explained::<T>(text, &error))
+        let read = if Memory::may_end(bytes.len()) { counted(text) } else { serde_json::from_str(text) };
+        read.map_err(|error| explained::<T>(text, &error))
     }
+}
+
+/// Reads what may take much memory.
+fn counted<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let left = bounded::Left::new(Memory::of(text.len()));
+    let value = T::deserialize(bounded::Counted { inner: &mut json, left: &left })?;
+    json.end()?;
+    Ok(value)
 }
 
 /// What serde_json found wrong with a text that is to be read as this, with its place.

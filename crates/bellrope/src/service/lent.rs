@@ -1,4 +1,9 @@
-use std::{borrow::Borrow, ops::Deref};
+use std::{
+    borrow::Borrow,
+    ffi::{CStr, CString, OsStr, OsString},
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -32,4 +37,26 @@ impl<'de, T: ?Sized, O: Deserialize<'de>> Deserialize<'de> for Lent<'_, T, O> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         O::deserialize(deserializer).map(Self::Owned)
     }
+}
+
+/// What is read for an argument that a method takes by reference.
+pub trait Lend {
+    /// It lends itself.
+    type Owned: Borrow<Self>;
+}
+
+impl<T> Lend for T {
+    type Owned = T;
+}
+
+impl Lend for Path {
+    type Owned = PathBuf;
+}
+
+impl Lend for OsStr {
+    type Owned = OsString;
+}
+
+impl Lend for CStr {
+    type Owned = CString;
 }

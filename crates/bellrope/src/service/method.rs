@@ -43,6 +43,21 @@ impl<T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned> Output fo
     }
 }
 
+/// What may be the error of a method.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a method of a service",
+    label = "serde neither writes nor reads this, so it does not travel",
+    note = "derive `Serialize` and `Deserialize` for an error of the application; a method that fails for the service answers with \
+            `Result<T, HandlerError>`, by that name and by no alias of it"
+)]
+pub trait Travels {}
+
+#[diagnostic::do_not_recommend]
+impl<E: Serialize + DeserializeOwned> Travels for E {}
+
+/// Has the compiler say so.
+pub fn travels<E: Travels>() {}
+
 /// What is no `Result`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -35,7 +35,9 @@ impl Codec for Postcard {
     const NAMED: bool = false;
 
     fn encode<T: Serialize + ?Sized>(value: &T, to: impl io::Write) -> Result<(), CodecError> {
-        value.serialize(&mut writing::Writer::new(to))
+        let mut writer = writing::Writer::new(to);
+        value.serialize(&mut writer)?;
+        writer.finish()
     }
 
     fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {

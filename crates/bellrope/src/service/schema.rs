@@ -8,10 +8,14 @@ mod checked;
 mod contents;
 mod difference;
 mod found;
+mod listed;
 mod model;
 mod offers;
 mod reading;
+mod refused;
 mod tracing;
+mod variants;
+mod ways;
 mod writing;
 
 pub use self::model::{Form, Schema, Shape, Type};

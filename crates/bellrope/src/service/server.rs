@@ -159,9 +159,10 @@ fn takes_no_bytes(schema: &Schema, shape: &Shape, depth: usize) -> bool {
 /// Says of a method what protects its callers less than others.
 fn warn<M: Method>(is_known: bool, doubts: &str) {
     match (is_known, M::Codec::NAMED) {
-        (false, false) => tracing::warn!(
+        (false, false) => tracing::error!(
             method = M::NAME,
-            "clients with other types are not refused, and the method has no schema: {doubts}"
+            "clients whose types have a schema are refused, and others are not compared: {} has no schema: {doubts}",
+            M::NAME
         ),
         (false, true) => tracing::warn!(method = M::NAME, "the method has no schema: {doubts}"),
         (true, false) if !doubts.is_empty() => tracing::warn!(

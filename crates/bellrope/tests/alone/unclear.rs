@@ -1,7 +1,7 @@
 //! What the log says of the types of services that nobody could find out.
 
 use bellrope::Server;
-use bellrope_testkit::{alone::alone, log::Log};
+use bellrope_testkit::{alone::alone, log::Log, support::eventually};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -84,6 +84,35 @@ fn name_them() {
     let _server = Server::builder().service(Host).bind(home.path().join("run").join("test.sock")).unwrap();
     let untried = "it could not be tried whether its types are read as they are written: ";
     assert!(log.has(&["Unclear.keep", untried, ".secret takes none of the values"]));
-    assert!(log.has(&["Unclear.take", "has no schema: there are two types Item that cannot be told apart"]));
+    assert!(log.has(&["ERROR", "Unclear.take", "has no schema: there are two types Item that cannot be told apart"]));
     assert!(!log.has(&["Unclear.clear"]));
+}
+
+#[bellrope::service]
+trait Slow {
+    fn hold(&self, millis: u64);
+}
+
+struct Holder;
+
+#[bellrope::service]
+impl Slow for Holder {
+    fn hold(&self, millis: u64) {
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+    }
+}
+
+/// A method that holds up others is called what its callers call it.
+#[test]
+fn the_log_names_a_method_that_holds_its_thread_and_says_what_to_make_of_it() {
+    alone("unclear::the_log_names_a_method_that_holds_its_thread_and_says_what_to_make_of_it", hold_it);
+}
+
+fn hold_it() {
+    let log = Log::listen(LevelFilter::WARN);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let _server = Server::builder().service(Holder).bind(&path).unwrap();
+    SlowBlockingClient::connect(&path).unwrap().hold(30).unwrap();
+    eventually("it is named", || log.has(&["a handler held its thread", "Slow.hold", "#[blocking] or async"]));
 }

@@ -10,11 +10,13 @@ mod compatibility;
 #[path = "../../examples/typed/files.rs"]
 mod files;
 mod incoming;
+mod json_reading;
 mod large_schemas;
 mod producing;
 mod refused_when_served;
 mod schemas;
 mod styles;
 mod traced;
+mod traced_whole;
 mod transcode;
 mod written;

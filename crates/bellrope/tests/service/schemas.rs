@@ -343,4 +343,8 @@ fn schemas_said_by_hand_are_handed_out_or_refused_when_they_are_served() {
         let refused = Server::builder().unary("say", |_, _| Ok(())).schema("say", said).bind(&path).unwrap_err();
         assert!(refused.to_string().contains(fault) && refused.to_string().contains("say"), "{refused}");
     }
+    let path = home.path().join("refused").join("said.sock");
+    let mistyped =
+        Server::builder().unary("say", |_, _| Ok(())).schema("sya", with(Form::Unit)).bind(&path).unwrap_err();
+    assert!(mistyped.to_string().contains("sya") && mistyped.to_string().contains("it has no handler"), "{mistyped}");
 }

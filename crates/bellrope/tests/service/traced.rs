@@ -408,7 +408,7 @@ macro_rules! choosy {
             #[derive(Serialize, Deserialize)]
             pub(super) enum Inner {
                 A { choosy: $kind, n: u16 },
-                B($kind, bool),
+                B(bool, $kind),
                 C(Vec<$kind>),
                 D { n: i8 },
             }
@@ -429,7 +429,7 @@ macro_rules! knows {
             matches!(&variants[0].1, Form::Struct(fields) if fields[1].1 == Shape::Integer { signed: false, bits: 16 }),
             "{schema:?}"
         );
-        assert!(matches!(&variants[1].1, Form::Tuple(parts) if matches!(parts[0], $shape)), "{schema:?}");
+        assert!(matches!(&variants[1].1, Form::Tuple(parts) if matches!(parts[1], $shape)), "{schema:?}");
         assert!(matches!(&variants[3].1, Form::Struct(fields) if fields[0].0 == "n"), "{schema:?}");
         let thing = $here::Thing { before: vec![], inner: $here::Inner::D { n: 1 }, to: 1, from: 2 };
         let differences = differs!($there, $here, thing);

@@ -229,6 +229,11 @@ impl Registry {
                 expected: "and must leave at most 4096 message types, together with those that are there at the start",
             });
         }
+        let mut of_nothing: Vec<_> = self.schemas.keys().filter(|name| !names.contains(name)).collect();
+        of_nothing.sort_unstable();
+        if let Some(name) = of_nothing.first() {
+            return refuse(name, "its payloads are described, and it has no handler");
+        }
         for (name, weight) in &self.weights {
             let handler = self.entries.iter().find(|(known, _)| known == name).map(|(_, handler)| handler);
             if handler.is_none_or(|handler| handler.runs_on_worker()) {

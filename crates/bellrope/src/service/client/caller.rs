@@ -55,14 +55,23 @@ impl<C> ServiceCaller<C> {
             let [here, there] = [M::Codec::NUMBER, theirs.codec].map(codec_name);
             return incompatible(format!("its codec is {here} here and {there} there"));
         }
-        if M::Codec::NAMED || theirs.hash == 0 {
+        // What does not say its codec is a server of bytes, or one of before there were schemas.
+        if M::Codec::NAMED || theirs.codec == 0 {
             return Ok(Compared::Same);
         }
         let known = schema_of::<M>().map_err(|fault| CallError::Unwritable { method: M::NAME, fault })?;
-        Ok(match known.schema {
-            Some(ours) if ours.hash() != theirs.hash => Compared::Differs(Box::new(ours)),
-            _ => Compared::Same,
-        })
+        match known.schema {
+            Some(_) if theirs.hash == 0 => incompatible(
+                "its types have no schema there (the server's log says why), so that they cannot be compared"
+                    .to_owned(),
+            ),
+            Some(ours) if ours.hash() != theirs.hash => Ok(Compared::Differs(Box::new(ours))),
+            None if theirs.hash != 0 => {
+                let doubts = bounded(&known.doubts.join("; "), MOST_SAID);
+                incompatible(format!("its types have no schema here, so that they cannot be compared: {doubts}"))
+            }
+            _ => Ok(Compared::Same),
+        }
     }
 
     /// Keeps what was looked up and checked.

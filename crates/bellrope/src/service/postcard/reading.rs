@@ -5,7 +5,10 @@ use serde::de::{
 };
 
 use super::{
-    super::codec::{CodecError, Step},
+    super::{
+        codec::{CodecError, Step},
+        memory::Memory,
+    },
     depth::{MOST_DEPTH, too_deep},
 };
 
@@ -14,11 +17,12 @@ pub(in crate::service) struct Reader<'de> {
     left: &'de [u8],
     /// How much deeper values may nest.
     depth_left: u32,
+    memory: Memory,
 }
 
 impl<'de> Reader<'de> {
     pub(in crate::service) fn new(bytes: &'de [u8]) -> Self {
-        Self { left: bytes, depth_left: MOST_DEPTH }
+        Self { left: bytes, depth_left: MOST_DEPTH, memory: Memory::of(bytes.len()) }
     }
 
     /// Nothing may follow a value.
@@ -323,6 +327,7 @@ impl<'de> Elements<'_, 'de> {
         if self.0.reader.left.len() == before {
             return Err(takes_nothing().within(Step::Index(self.0.index)));
         }
+        self.0.reader.memory.take::<S::Value>().map_err(|error| error.within(Step::Index(self.0.index)))?;
         Ok(element)
     }
 }
@@ -355,6 +360,7 @@ impl<'de> MapAccess<'de> for Elements<'_, 'de> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
         let value = self.0.part(seed)?;
+        self.0.reader.memory.take::<S::Value>().map_err(|error| error.within(Step::Index(self.0.index)))?;
         self.0.index += 1;
         Ok(value)
     }

@@ -15,10 +15,16 @@ use super::{
     depth::{MOST_DEPTH, too_deep},
 };
 
+/// Bytes that are gathered before they are written: most values have fewer, and each write costs more than what it writes.
+const GATHERED: usize = 64;
+
 /// Writes values.
 pub(super) struct Writer<W> {
     to: W,
-    /// Bytes written so far.
+    /// What was not written yet, and how much that is.
+    gathered: [u8; GATHERED],
+    filled: usize,
+    /// Bytes of the value so far.
     written: usize,
     /// How much deeper values may nest.
     depth_left: u32,
@@ -26,18 +32,49 @@ pub(super) struct Writer<W> {
 
 impl<W: io::Write> Writer<W> {
     pub(super) fn new(to: W) -> Self {
-        Self { to, written: 0, depth_left: MOST_DEPTH }
+        Self { to, gathered: [0; GATHERED], filled: 0, written: 0, depth_left: MOST_DEPTH }
     }
 
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         self.written += bytes.len();
-        self.to.write_all(bytes).map_err(CodecError::new)
+        let Some(room) = self.gathered.get_mut(self.filled..self.filled + bytes.len()) else {
+            return self.put_more(bytes);
+        };
+        room.copy_from_slice(bytes);
+        self.filled += bytes.len();
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn put_more(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.finish()?;
+        match self.gathered.get_mut(..bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.filled = bytes.len();
+                Ok(())
+            }
+            None => self.to.write_all(bytes).map_err(unwritten),
+        }
+    }
+
+    /// Writes what was gathered.
+    #[inline]
+    pub(super) fn finish(&mut self) -> Result<(), CodecError> {
+        match std::mem::take(&mut self.filled) {
+            0 => Ok(()),
+            filled => self.to.write_all(&self.gathered[..filled]).map_err(unwritten),
+        }
     }
 
     /// A number in groups of seven bits, the lowest first; the highest bit of a byte says that another follows.
     #[inline]
-    fn varint(&mut self, mut number: u64) -> Result<(), CodecError> {
+    fn varint(&mut self, number: u64) -> Result<(), CodecError> {
+        if number < 0x80 { self.put(&[number as u8]) } else { self.long_varint(number) }
+    }
+
+    fn long_varint(&mut self, mut number: u64) -> Result<(), CodecError> {
         let mut bytes = [0; 10];
         let mut len = 0;
         loop {
@@ -83,6 +120,7 @@ impl<W: io::Write> Writer<W> {
         self.depth_left += 1;
     }
 
+    #[inline]
     fn compound(&mut self, due: Option<usize>) -> Result<Compound<'_, W>, CodecError> {
         self.enter()?;
         Ok(Compound { writer: self, due, index: 0 })
@@ -121,6 +159,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
     unsigned!(serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
     signed!(serialize_i16: i16, serialize_i32: i32, serialize_i64: i64);
 
+    #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), CodecError> {
         self.put(&[value.into()])
     }
@@ -129,6 +168,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
         self.put(&value.to_le_bytes())
     }
 
+    #[inline]
     fn serialize_u8(self, value: u8) -> Result<(), CodecError> {
         self.put(&[value])
     }
@@ -153,15 +193,18 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
         self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
 
+    #[inline]
     fn serialize_str(self, value: &str) -> Result<(), CodecError> {
         self.serialize_bytes(value.as_bytes())
     }
 
+    #[inline]
     fn serialize_bytes(self, value: &[u8]) -> Result<(), CodecError> {
         self.varint(value.len() as u64)?;
         self.put(value)
     }
 
+    #[inline]
     fn serialize_none(self) -> Result<(), CodecError> {
         self.put(&[0])
     }
@@ -207,6 +250,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
         self.compound(Some(len))
     }
 
+    #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, CodecError> {
         self.compound(Some(len))
     }
@@ -230,6 +274,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
         self.serialize_seq(len)
     }
 
+    #[inline]
     fn serialize_struct(self, _: &'static str, len: usize) -> Result<Self::SerializeStruct, CodecError> {
         self.compound(Some(len))
     }
@@ -389,8 +434,13 @@ fn miscounted(due: usize, written: usize) -> CodecError {
 }
 
 #[cold]
+fn unwritten(error: io::Error) -> CodecError {
+    CodecError::new(error)
+}
+
+#[cold]
 fn left_out() -> CodecError {
-    CodecError::new(
+    CodecError::left_out(
         "postcard cannot leave a field out (#[serde(skip_serializing_if)]); its reader would take the next one for it",
     )
 }

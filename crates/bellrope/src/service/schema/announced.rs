@@ -51,7 +51,27 @@ impl Comparison<'_> {
             {
                 Err(another_number(written, shape))
             }
+            (shape, said) if !self.found.named => self.kinds(shape, said),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether what is written is of the kind that is read, as far as that can be told.
+    fn kinds(&self, shape: &Shape, said: &Said) -> Result<(), CodecError> {
+        match (self.kind_of_shape(shape, 0), kind_of_said(said)) {
+            (Some(read), Some(written)) if read != written => Err(another_kind(written, read)),
+            _ => Ok(()),
+        }
+    }
+
+    fn kind_of_shape(&self, shape: &Shape, depth: usize) -> Option<&'static str> {
+        let Shape::Type(at) = shape else { return kind_of_plain(shape) };
+        // An enum may be written as its number, and a type without a name for it as what is in it.
+        match self.found.seen((*at as usize, None))? {
+            (Kind::Newtype, [Some(inner)]) if depth < MOST_DEPTH => self.kind_of_shape(inner, depth + 1),
+            (Kind::Tuple(2..), _) => Some(PARTS),
+            (Kind::Struct(names), _) if names.len() > 1 => Some(PARTS),
+            _ => None,
         }
     }
 
@@ -62,10 +82,14 @@ impl Comparison<'_> {
     }
 
     fn typed(&mut self, at: usize, said: &Said) -> Result<(), CodecError> {
-        let Said::Variant { number, name, inside } = said else { return self.contents((at, None), said) };
+        let Said::Variant { number, name, inside } = said else {
+            if !self.found.named {
+                self.kinds(&Shape::Type(at as u32), said)?;
+            }
+            return self.contents((at, None), said);
+        };
         self.found.variant_is_written(at, *number, name);
-        if let Some(known) = self.found.variants(at).filter(|_| !self.found.named) {
-            let read = known.get(*number as usize).copied();
+        if let Some(read) = self.found.variant_is_read(at, *number as usize).filter(|_| !self.found.named) {
             if read != Some(*name) {
                 let read = read.map_or_else(|| "not read at all".to_owned(), |read| format!("read as {read}"));
                 let ty = self.found.name((at, None));
@@ -148,6 +172,43 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+}
+
+/// Newtypes within newtypes that are looked through.
+const MOST_DEPTH: usize = 16;
+
+const PARTS: &str = "several parts";
+const MANY: &str = "a text, bytes or a list";
+
+/// What travels alike has one kind.
+fn kind_of_plain(shape: &Shape) -> Option<&'static str> {
+    match shape {
+        Shape::Unit => Some("nothing"),
+        Shape::Bool | Shape::Integer { .. } => Some("a number"),
+        Shape::Float { .. } => Some("a floating-point number"),
+        Shape::Char | Shape::Text | Shape::Bytes | Shape::List(_) | Shape::Map(_) => Some(MANY),
+        Shape::Optional(_) => Some("an option"),
+        Shape::Tuple(parts) if parts.len() > 1 => Some(PARTS),
+        Shape::Tuple(_) | Shape::Type(_) | Shape::Any => None,
+    }
+}
+
+fn kind_of_said(said: &Said) -> Option<&'static str> {
+    match said {
+        Said::Plain(shape) => kind_of_plain(shape),
+        Said::None | Said::Some(_) => Some("an option"),
+        Said::List(_) | Said::Map(_) => Some(MANY),
+        Said::Parts { parts, .. } if parts.len() > 1 => Some(PARTS),
+        Said::LeftOut | Said::Parts { .. } | Said::Variant { .. } => None,
+    }
+}
+
+#[cold]
+fn another_kind(written: &str, read: &str) -> CodecError {
+    CodecError::new(format_args!(
+        "it is written as {written} and read as {read} (#[serde(serialize_with)], deserialize_with, into or from that is unlike the \
+         other side?)"
+    ))
 }
 
 /// Whether a number that is written so is read so, whatever it is.

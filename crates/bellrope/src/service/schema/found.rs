@@ -2,35 +2,47 @@
 
 use std::{
     any::type_name,
-    collections::{BTreeSet, HashMap, HashSet},
+    cell::Cell,
+    collections::{HashMap, HashSet},
 };
 
 use super::{
     contents::{Contents, Kind},
-    model::{Form, Shape, Type},
+    model::Shape,
     offers::{Offers, Step},
+    refused::{Mark, Refusals},
+    variants::{Marks, Variant},
+    ways::{FAR, Ways},
 };
 
 /// Values within values that are read at the most, all together.
-pub(super) const MOST_STEPS: usize = 200_000;
+pub(super) const MOST_STEPS: usize = 1_000_000;
 /// How deep a type may be inside of itself before another variant is tried.
-pub(super) const MOST_DEPTH: usize = 24;
+const MOST_DEPTH: usize = 4;
 
 /// What has been found out so far.
+///
+/// Each value that is read has every type that something new may be found in once, with all that is inside of it. Elsewhere a
+/// type is read *shortly*: without elements, options and all but the shortest variants, so that types that name one another
+/// take no more time than there are of them.
 pub(super) struct Found {
     /// Whether the codec is one for people, to which some types show another form.
     pub(super) named: bool,
-    known: Vec<Traced>,
+    pub(super) known: Vec<Traced>,
     by_key: HashMap<Key, usize>,
     /// Where the value that is being read stands. After an error, where that was.
     pub(super) path: Vec<Step>,
     pub(super) offers: Offers,
-    /// Variants whose contents are being read: type and number.
-    pub(super) inside: Vec<(usize, usize)>,
-    /// Types that are being read inside of themselves: nothing new is learnt there, and it is to end soon.
-    pub(super) recursing: usize,
-    /// The enum that last had to choose how to end.
-    last_choice: Option<usize>,
+    pub(super) ways: Ways,
+    pub(super) refusals: Refusals,
+    /// Which value it is.
+    pass: u32,
+    /// How many types that are read shortly there are around what is being read.
+    pub(super) short: usize,
+    /// Types and variants that this value has with all that is inside of them.
+    tried: Vec<Place>,
+    /// The enums that had to choose how to end.
+    pub(super) ended: Vec<usize>,
     pub(super) too_deep: bool,
     /// Whether a type asked what comes, where no names travel.
     pub(super) asked: bool,
@@ -40,6 +52,8 @@ pub(super) struct Found {
     pub(super) learnt: bool,
     /// Whether something was read of a type of which no whole value can be.
     pub(super) advanced: bool,
+    /// Whether there are two types that cannot be told apart.
+    pub(super) is_torn: bool,
     pub(super) steps: usize,
     /// Why something could not be found out.
     pub(super) doubts: Vec<String>,
@@ -50,30 +64,39 @@ pub(super) struct Found {
 type Key = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 /// A type that has a name.
-struct Traced {
-    name: &'static str,
-    contents: Option<Contents>,
+pub(super) struct Traced {
+    pub(super) name: &'static str,
+    pub(super) contents: Option<Contents>,
+    /// Whether it was in a value that could be made, or no value with it can be.
+    is_looked_at: bool,
     /// Of an enum.
-    variants: Vec<Variant>,
+    pub(super) variants: Vec<Variant>,
+    marks: Marks,
+    /// No variant before it is open.
+    first_open: Cell<usize>,
+    /// No variant before it is unknown.
+    first_unknown: Cell<usize>,
     /// Names of variants, if some have several (`#[serde(alias)]`): serde does not say which are whose.
     aliased: Option<&'static [&'static str]>,
     /// Whether there is no value of it.
-    is_never: bool,
+    pub(super) is_never: bool,
     /// How many of it are being read now, each inside of the one before.
     active: usize,
-    /// The variant by which it ends where it is inside of itself.
-    ending: usize,
+    /// The last value that had it with all that is inside of it.
+    pass: u32,
+    /// The functions that have read it. Another one may be that of a type that only looks the same.
+    readers: Vec<usize>,
+    /// The variant by which it ends soonest, if that is known.
+    pub(super) ending: Option<usize>,
+    /// The one that is tried for that.
+    pub(super) trial: usize,
 }
 
-struct Variant {
-    name: String,
-    contents: Option<Contents>,
-    /// What tells it from others, as far as that is known.
-    mark: Option<u64>,
-    /// Whether it was read once more after all was known.
-    again: bool,
-    /// Enums that were seen inside of it.
-    reaches: BTreeSet<usize>,
+impl Traced {
+    /// What is inside of it or of its variants.
+    pub(super) fn all_contents(&self) -> impl Iterator<Item = &Contents> {
+        self.contents.iter().chain(self.variants.iter().filter_map(|variant| variant.contents.as_ref()))
+    }
 }
 
 /// A type, or one of its variants.
@@ -87,14 +110,18 @@ impl Found {
             by_key: HashMap::new(),
             path: Vec::new(),
             offers: Offers::default(),
-            inside: Vec::new(),
-            recursing: 0,
-            last_choice: None,
+            ways: Ways::default(),
+            refusals: Refusals::default(),
+            pass: 0,
+            short: 0,
+            tried: Vec::new(),
+            ended: Vec::new(),
             too_deep: false,
             asked: false,
             is_never: false,
             learnt: false,
             advanced: false,
+            is_torn: false,
             steps: 0,
             doubts: Vec::new(),
         }
@@ -102,74 +129,40 @@ impl Found {
 
     /// Forgets what is under way, before a value is read.
     pub(super) fn begin(&mut self) {
-        self.inside.clear();
         self.path.clear();
+        self.tried.clear();
         self.offers.begin();
-        (self.recursing, self.last_choice) = (0, None);
+        self.refusals.begin();
+        self.ways.begin(self.steps);
+        self.ended.clear();
+        (self.pass, self.short) = (self.pass + 1, 0);
         (self.too_deep, self.asked, self.is_never) = (false, false, false);
         (self.learnt, self.advanced) = (false, false);
         self.known.iter_mut().for_each(|traced| traced.active = 0);
     }
 
-    /// After a value that was too deep: has the enum that chose last end in another way. `false` if there is none.
-    pub(super) fn end_otherwise(&mut self) -> bool {
-        let Some(choice) = self.last_choice.map(|place| &mut self.known[place]) else { return false };
-        choice.ending += 1;
-        choice.ending < choice.variants.len()
+    /// Has looked at all that the value has, as far as that goes. Answers whether something of it was new.
+    pub(super) fn looked(&mut self) -> bool {
+        let mut is_new = self.learnt;
+        for (at, variant) in std::mem::take(&mut self.tried) {
+            let traced = &mut self.known[at];
+            let looked_at = match variant {
+                Some(variant) => traced.variants.get_mut(variant).map(|variant| &mut variant.is_looked_at),
+                None => Some(&mut traced.is_looked_at),
+            };
+            is_new |= looked_at.is_some_and(|looked_at| !std::mem::replace(looked_at, true));
+        }
+        is_new
     }
 
-    /// No value can be made of what was read last: has the types around it read field by field. `false` if that is done
-    /// already.
-    pub(super) fn block(&mut self) -> bool {
-        let mut changed = false;
-        let path = std::mem::take(&mut self.path);
-        let mut place: Option<Place> = None;
-        let mut innermost = None;
-        for step in &path {
-            match step {
-                Step::Type(at) => place = Some((*at, None)),
-                Step::Variant(variant) => place = place.map(|(at, _)| (at, Some(*variant))),
-                Step::Part(part) => {
-                    if let Some(place) = place.take() {
-                        let is_new = self.contents(place).is_some_and(Contents::block);
-                        changed |= is_new;
-                        innermost = Some((place, *part, is_new));
-                    }
-                }
-            }
+    /// Has every type and every variant looked at once more.
+    pub(super) fn look_again(&mut self) {
+        for traced in &mut self.known {
+            traced.is_looked_at = false;
+            traced.first_open.set(0);
+            traced.variants.iter_mut().for_each(|variant| variant.is_looked_at = false);
         }
-        if let Some((at, Some(variant))) = place {
-            // It was refused before anything was read of it.
-            if let Some(variant) = self.known[at].variants.get_mut(variant) {
-                changed |= variant.contents.is_none();
-                variant.contents.get_or_insert_with(|| Contents::new(Kind::Newtype)).block();
-            }
-        }
-        let Some((place, part, is_new)) = innermost else {
-            self.doubts.push("it takes none of the values that were tried".to_owned());
-            return changed;
-        };
-        self.doubt(place, part);
-        if let Some(open) = self.contents(place).and_then(|contents| contents.parts.get_mut(part)) {
-            // Nothing at all was seen of it, not even where it was read alone.
-            if open.is_none() && !is_new {
-                *open = Some(Shape::Any);
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    fn doubt(&mut self, place: Place, part: usize) {
-        let mut words = self.name(place);
-        if let Some(Kind::Struct(names)) = self.contents(place).map(|contents| contents.kind) {
-            words.push('.');
-            words.push_str(names.get(part).unwrap_or(&""));
-        }
-        words.push_str(" takes none of the values that were tried");
-        if !self.doubts.contains(&words) {
-            self.doubts.push(words);
-        }
+        self.ways.forget();
     }
 
     /// What a type or a variant is called, for people.
@@ -181,7 +174,7 @@ impl Found {
         }
     }
 
-    fn contents(&mut self, (at, variant): Place) -> Option<&mut Contents> {
+    pub(super) fn contents(&mut self, (at, variant): Place) -> Option<&mut Contents> {
         let traced = &mut self.known[at];
         match variant {
             Some(variant) => traced.variants.get_mut(variant)?.contents.as_mut(),
@@ -199,14 +192,18 @@ impl Found {
         Some((contents.kind, &contents.parts))
     }
 
-    /// The names of an enum's variants, if it is clear which is whose.
-    pub(super) fn variants(&self, at: usize) -> Option<Vec<&str>> {
+    /// The name under which the variant of this number is read; `None` in it if there is no such variant. `None` if it is not
+    /// clear which name is whose.
+    pub(super) fn variant_is_read(&self, at: usize, number: usize) -> Option<Option<&str>> {
+        let traced = self.known.get(at).filter(|traced| !traced.variants.is_empty() && traced.aliased.is_none())?;
         // Whether some have several names is known when all were read.
-        let is_clear = |traced: &&Traced| {
-            traced.aliased.is_none() && traced.variants.iter().all(|variant| variant.contents.is_some())
-        };
-        let traced = self.known.get(at).filter(|traced| !traced.variants.is_empty()).filter(is_clear)?;
-        Some(traced.variants.iter().map(|variant| variant.name.as_str()).collect())
+        let mut unknown = traced.first_unknown.get();
+        while traced.variants.get(unknown).is_some_and(|variant| variant.contents.is_some()) {
+            unknown += 1;
+        }
+        traced.first_unknown.set(unknown);
+        let read = || traced.variants.get(number).map(|variant| variant.name.as_str());
+        (unknown >= traced.variants.len()).then(read)
     }
 
     /// The name under which a variant is written, which is one of several that are read.
@@ -227,53 +224,38 @@ impl Found {
         }
     }
 
-    /// All types that were found, if nothing about them is left open.
-    pub(super) fn types(self) -> Option<Vec<Type>> {
-        let mut taken: HashMap<&str, usize> = HashMap::new();
-        let mut types = Vec::new();
-        for traced in self.known {
-            let form = if traced.is_never {
-                Form::Enum(Vec::new())
-            } else if traced.variants.is_empty() {
-                traced.contents?.form()
-            } else {
-                let variants =
-                    traced.variants.into_iter().map(|variant| Some((variant.name, variant.contents?.form())));
-                Form::Enum(variants.collect::<Option<_>>()?)
-            };
-            let count = taken.entry(traced.name).or_default();
-            *count += 1;
-            let name = if *count == 1 { traced.name.to_owned() } else { format!("{}{count}", traced.name) };
-            types.push(Type { name, form });
-        }
-        Some(types)
-    }
-
+    /// Whether all was seen and looked at.
     pub(super) fn is_complete(&self) -> bool {
         (0..self.known.len()).all(|at| !self.is_open(at))
     }
 
-    fn is_open(&self, at: usize) -> bool {
+    /// Whether all was seen.
+    pub(super) fn is_known(&self) -> bool {
+        let is_open = |contents: &Option<Contents>| contents.as_ref().is_none_or(Contents::is_open);
+        self.known.iter().all(|traced| match traced.variants.is_empty() {
+            true => traced.is_never || !is_open(&traced.contents),
+            false => !traced.variants.iter().any(|variant| is_open(&variant.contents)),
+        })
+    }
+
+    /// Whether something of it was not seen yet, or not looked at.
+    pub(super) fn is_open(&self, at: usize) -> bool {
         let traced = &self.known[at];
         match traced.variants.is_empty() {
             true if traced.is_never => false,
-            true => traced.contents.as_ref().is_none_or(Contents::is_open),
-            false => traced.variants.iter().any(|variant| self.is_variant_open(variant)),
+            true => traced.contents.as_ref().is_none_or(Contents::is_open) || !traced.is_looked_at,
+            false => self.first_open(at).is_some(),
         }
     }
 
-    fn is_variant_open(&self, variant: &Variant) -> bool {
-        variant.contents.as_ref().is_none_or(Contents::is_open) || (self.offers.are_empty() && !variant.again)
-    }
-
-    /// How many variants there are that were not read once more.
-    pub(super) fn open_variants(&self) -> usize {
-        self.known.iter().flat_map(|traced| &traced.variants).filter(|variant| !variant.again).count()
-    }
-
-    /// Has every variant read once more.
-    pub(super) fn read_again(&mut self) {
-        self.known.iter_mut().flat_map(|traced| &mut traced.variants).for_each(|variant| variant.again = false);
+    fn first_open(&self, at: usize) -> Option<usize> {
+        let traced = &self.known[at];
+        let mut open = traced.first_open.get();
+        while traced.variants.get(open).is_some_and(|variant| !variant.is_open()) {
+            open += 1;
+        }
+        traced.first_open.set(open);
+        (open < traced.variants.len()).then_some(open)
     }
 
     /// The place of a type.
@@ -284,28 +266,63 @@ impl Found {
         }
         let place = self.known.len();
         self.by_key.insert(key, place);
-        let (contents, variants) = (None, Vec::new());
-        self.known.push(Traced { name, contents, variants, aliased: None, is_never: false, active: 0, ending: 0 });
+        self.known.push(Traced {
+            name,
+            contents: None,
+            is_looked_at: false,
+            variants: Vec::new(),
+            marks: Marks::default(),
+            first_open: Cell::new(0),
+            first_unknown: Cell::new(0),
+            aliased: None,
+            is_never: false,
+            active: 0,
+            pass: 0,
+            readers: Vec::new(),
+            ending: None,
+            trial: 0,
+        });
         place
     }
 
-    /// Begins to read a value of a type. Answers `false` if that is too deep.
-    pub(super) fn enter(&mut self, place: usize) -> bool {
+    /// Begins to read a value of a type. Answers what is to be given to [`Self::leave`]; `None` if it is too deep.
+    pub(super) fn enter(&mut self, place: usize, reader: usize) -> Option<usize> {
+        self.path.push(Step::Type(place));
         let traced = &mut self.known[place];
         traced.active += 1;
-        self.recursing += usize::from(traced.active > 1);
-        if traced.active > MOST_DEPTH {
-            self.too_deep = true;
+        self.too_deep |= traced.active > MOST_DEPTH;
+        let is_new = !traced.readers.contains(&reader);
+        if is_new {
+            traced.readers.push(reader);
         }
-        self.path.push(Step::Type(place));
-        !self.too_deep
+        let outer = self.short;
+        let is_first = outer == 0 && traced.pass != self.pass;
+        if is_new || (is_first && (self.is_open(place) || self.distance(place) < FAR)) {
+            self.known[place].pass = self.pass;
+            self.short = 0;
+        } else {
+            self.short += 1;
+        }
+        (!self.too_deep).then_some(outer)
     }
 
     /// Has read it.
-    pub(super) fn leave(&mut self, place: usize) {
-        let traced = &mut self.known[place];
-        self.recursing -= usize::from(traced.active > 1);
-        traced.active -= 1;
+    pub(super) fn leave(&mut self, place: usize, outer: usize) {
+        self.known[place].active -= 1;
+        self.short = outer;
+    }
+
+    /// Whether there is to be nothing in an option, a list or a map that is read next.
+    pub(super) fn is_nothing(&mut self) -> bool {
+        self.path.push(Step::May);
+        // The last part of a tuple may be left out where lengths travel: then it is not to be.
+        let is_short = self.short > 0 && !self.offers.is_last(&self.path);
+        self.refusals.is_nothing(&self.path, is_short) || self.offers.nothing(&self.path)
+    }
+
+    /// Where a part begins, for [`Refusals::failed`].
+    pub(super) fn mark(&self) -> Mark {
+        self.refusals.mark(self.offers.given())
     }
 
     /// The variant that is read next.
@@ -315,32 +332,18 @@ impl Found {
             self.is_never = true;
         }
         if self.known[place].variants.is_empty() {
-            let variant = |name: &&'static str| Variant {
-                name: (*name).to_owned(),
-                contents: None,
-                mark: None,
-                again: false,
-                reaches: BTreeSet::new(),
-            };
-            self.known[place].variants = names.iter().map(variant).collect();
+            self.known[place].variants = names.iter().map(|name| Variant::new(name)).collect();
         }
-        if self.recursing > 0 {
-            self.last_choice = Some(place);
-            return self.known[place].ending.min(self.known[place].variants.len().saturating_sub(1));
-        }
-        for (outer, variant) in &self.inside {
-            if let Some(variant) = self.known[*outer].variants.get_mut(*variant) {
-                variant.reaches.insert(place);
-            }
-        }
-        let incomplete: BTreeSet<_> =
-            (0..self.known.len()).filter(|other| *other != place && self.is_open(*other)).collect();
-        let variants = &self.known[place].variants;
-        let next = variants.iter().position(|variant| self.is_variant_open(variant));
-        let way = || variants.iter().position(|variant| !variant.reaches.is_disjoint(&incomplete));
-        let chosen = next.or_else(way).unwrap_or(self.known[place].ending.min(variants.len().saturating_sub(1)));
-        if let Some(variant) = self.known[place].variants.get_mut(chosen) {
-            variant.again = true;
+        let chosen = if self.short > 0 {
+            self.ended.push(place);
+            self.ending(place)
+        } else {
+            let open = self.first_open(place);
+            open.or_else(|| self.variant_on_the_way(place)).unwrap_or_else(|| self.ending(place))
+        };
+        self.refusals.chose(place, chosen);
+        if self.short == 0 {
+            self.tried.push((place, Some(chosen)));
         }
         chosen
     }
@@ -354,15 +357,8 @@ impl Found {
         names: &'static [&'static str],
     ) -> bool {
         let traced = &mut self.known[at];
-        let others: HashSet<_> =
-            traced.variants[..variant.min(traced.variants.len())].iter().filter_map(|other| other.mark).collect();
-        // What is no enum has one mark for all.
-        let is_own = mark.is_some_and(|mark| !others.contains(&mark) || others.len() < 2);
-        if is_own {
-            if let Some(variant) = traced.variants.get_mut(variant) {
-                variant.mark = mark;
-            }
-        } else if variant > 0 {
+        let is_own = mark.is_some_and(|mark| traced.marks.is_own(variant, mark));
+        if !is_own && variant > 0 {
             traced.variants.truncate(variant);
             traced.aliased = Some(names);
             for (number, variant) in traced.variants.iter_mut().enumerate() {
@@ -375,68 +371,46 @@ impl Found {
     /// Begins to read what is inside of a type or of a variant. Answers which field alone is to be read of it, if no value of
     /// it can be made.
     pub(super) fn open(&mut self, place: Place, kind: Kind) -> Option<usize> {
-        if self.recursing > 0 {
+        if self.short > 0 {
             return None;
         }
         let traced = &mut self.known[place.0];
         let contents = match place.1 {
             Some(variant) => &mut traced.variants.get_mut(variant)?.contents,
-            None => &mut traced.contents,
+            None => {
+                self.tried.push(place);
+                &mut traced.contents
+            }
         };
+        self.learnt |= contents.is_none();
         let contents = contents.get_or_insert_with(|| Contents::new(kind));
-        let parts = contents.is_blocked.then(|| contents.parts.clone())?;
-        if !matches!(kind, Kind::Struct(_)) {
+        if !contents.is_blocked || !matches!(kind, Kind::Struct(_)) {
             return None;
         }
-        let next = parts.iter().position(Option::is_none);
-        let way =
-            || parts.iter().position(|part| part.as_ref().is_some_and(|part| self.leads(part, &mut BTreeSet::new())));
-        next.or_else(way).or(Some(0))
-    }
-
-    /// Whether something inside of it is not known yet.
-    fn leads(&self, shape: &Shape, seen: &mut BTreeSet<usize>) -> bool {
-        match shape {
-            Shape::Optional(inner) => self.leads(inner, seen),
-            Shape::List(inner) => inner.as_ref().is_some_and(|inner| self.leads(inner, seen)),
-            Shape::Map(entry) => {
-                entry.as_ref().is_some_and(|entry| self.leads(&entry.0, seen) || self.leads(&entry.1, seen))
-            }
-            Shape::Tuple(parts) => parts.iter().any(|part| self.leads(part, seen)),
-            Shape::Type(at) => {
-                let at = *at as usize;
-                let fresh = seen.insert(at);
-                let active = self.known[at].active > 0;
-                let own = self.known[at].contents.iter();
-                let inside = own.chain(self.known[at].variants.iter().filter_map(|variant| variant.contents.as_ref()));
-                let mut parts = inside.flat_map(|contents| contents.parts.iter().flatten());
-                fresh && ((!active && self.is_open(at)) || parts.any(|part| self.leads(part, seen)))
-            }
-            _ => false,
-        }
+        let next = contents.parts.iter().position(Option::is_none);
+        next.or_else(|| self.part_on_the_way(place))
     }
 
     /// Notes what a part is.
     pub(super) fn note(&mut self, place: Place, part: usize, shape: Shape) {
-        if self.recursing > 0 {
+        if self.short > 0 {
             return;
         }
-        let name = self.name(place);
         let Some(contents) = self.contents(place) else { return };
         if contents.parts.len() <= part {
             contents.parts.resize(part + 1, None);
         }
         let known = contents.parts[part].take();
         let merged = known.as_ref().map_or_else(|| Some(shape.clone()), |known| known.merged(&shape));
-        self.learnt |= merged != known;
-        if merged.is_none() {
+        let (is_new, is_torn) = (merged != known, merged.is_none());
+        contents.parts[part] = Some(merged.unwrap_or(shape));
+        self.learnt |= is_new;
+        if is_torn {
+            let name = self.name(place);
             self.doubts.push(format!(
                 "there are two types {name} that cannot be told apart, as their fields have the same names"
             ));
-            self.steps = MOST_STEPS;
-        }
-        if let Some(contents) = self.contents(place) {
-            contents.parts[part] = Some(merged.unwrap_or(shape));
+            self.is_torn = true;
         }
     }
 
@@ -452,10 +426,22 @@ impl Found {
 
     /// All parts were read.
     pub(super) fn close(&mut self, place: Place) {
-        if self.recursing == 0 {
-            if let Some(contents) = self.contents(place) {
-                contents.is_whole = true;
-            }
+        if self.short > 0 {
+            return;
+        }
+        if let Some(contents) = self.contents(place).filter(|contents| !contents.is_whole) {
+            contents.is_whole = true;
+            self.learnt = true;
+            self.ways.closed();
         }
     }
 }
+
+/// Where something stands inside of the innermost type around it: elsewhere in values it is the same.
+pub(super) fn inside_of_its_type(path: &[Step]) -> &[Step] {
+    let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
+    &path[begin..]
+}
+
+/// A set of such places.
+pub(super) type Places = HashSet<Vec<Step>>;

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::found::inside_of_its_type;
+
 const TEXTS: [&str; 10] = [
     "a",
     "aaaa",
@@ -24,6 +26,8 @@ pub(super) enum Step {
     Type(usize),
     Variant(usize),
     Part(usize),
+    /// Into an option, a list or a map, which may have nothing in it.
+    May,
 }
 
 /// What was tried in each place, and what is next. Places are counted apart, for two may have one reader and take other values.
@@ -76,35 +80,41 @@ impl Offers {
     }
 
     fn offer(&mut self, path: &[Step], limit: usize) -> Option<usize> {
-        // Inside of a type it does not matter where that stands.
-        let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
-        let key = &path[begin..];
+        let key = inside_of_its_type(path);
         let offer = self.next.get(key).copied().unwrap_or(0);
         let empty = self.are_empty() && !self.never_empty.contains(key) && !self.is_last(path);
-        if !self.given.iter().any(|(given, _)| given == key) {
-            let limit = if self.hopeless.contains(key) { 1 } else { limit };
-            self.given.push((key.to_vec(), limit));
-        }
+        let limit = if self.hopeless.contains(key) { 1 } else { limit };
+        self.given.push((key.to_vec(), limit));
         (!empty).then_some(offer % limit)
     }
 
-    fn is_last(&self, path: &[Step]) -> bool {
+    /// Whether the last part of a tuple is to be something.
+    pub(super) fn is_last(&self, path: &[Step]) -> bool {
         self.empty.is_some_and(|empty| empty.but_the_last) && path.contains(&LAST)
     }
 
-    /// After a value that was refused: has another one tried. `false` if there is none.
-    pub(super) fn another(&mut self) -> bool {
+    /// How much was given since the value began.
+    pub(super) fn given(&self) -> usize {
+        self.given.len()
+    }
+
+    /// After a part was refused before which so much was given: has something else given in it. `false` if there is nothing
+    /// else.
+    pub(super) fn another(&mut self, from: usize) -> bool {
+        let mut given = self.given.split_off(from.min(self.given.len()));
         if self.are_empty() {
             // It does not take 0 there.
-            let Some(given) = self.given.iter().rev().find(|(key, _)| !self.never_empty.contains(key)) else {
+            let Some((key, _)) = given.into_iter().rev().find(|(key, _)| !self.never_empty.contains(key)) else {
                 return false;
             };
-            return self.never_empty.insert(given.0.clone());
+            return self.never_empty.insert(key);
         }
+        let mut seen = HashSet::new();
+        given.retain(|(key, _)| seen.insert(key.clone()));
         self.refusals += 1;
-        let last = self.given.last().cloned();
+        let last = given.last().cloned();
         if self.refusals <= MOST_REFUSALS {
-            while let Some((key, limit)) = self.given.pop() {
+            while let Some((key, limit)) = given.pop() {
                 let offer = self.next.entry(key).or_default();
                 *offer += 1;
                 if *offer < limit {

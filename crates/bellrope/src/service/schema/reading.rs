@@ -1,6 +1,7 @@
 //! Answers whatever serde asks for when it reads a value, and notes what that was.
 
 use std::{
+    any::type_name,
     hash::{DefaultHasher, Hash, Hasher},
     mem::discriminant,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -42,16 +43,16 @@ impl Reader<'_> {
     }
 
     /// Reads a type that has a name.
-    fn typed<T>(self, at: usize, read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
+    fn typed<T>(self, at: usize, by: *const (), read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
         let reader = self.is(Shape::Type(at as u32))?;
         let depth = reader.found.path.len();
-        if !reader.found.enter(at) {
-            return Err(Error::custom("too deep"));
+        let Some(outer) = reader.found.enter(at, by as usize) else { return Err(Error::custom("too deep")) };
+        let value = read(reader.found);
+        reader.found.leave(at, outer);
+        if value.is_ok() {
+            reader.found.path.truncate(depth);
         }
-        let value = read(reader.found)?;
-        reader.found.path.truncate(depth);
-        reader.found.leave(at);
-        Ok(value)
+        value
     }
 }
 
@@ -134,12 +135,18 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.found.recursing > 0 || self.found.offers.nothing(&self.found.path) {
+        if self.found.is_nothing() {
             return visitor.visit_none();
         }
         let mut inner = None;
         let reader = self.is(Shape::Any)?;
+        let (depth, mark) = (reader.found.path.len(), reader.found.mark());
+        reader.found.path.push(Step::Part(0));
         let value = caught(reader.found, |found| visitor.visit_some(Reader { found, shape: &mut inner }));
+        match value {
+            Ok(_) => reader.found.path.truncate(depth),
+            Err(_) => reader.found.refusals.failed(mark),
+        }
         *reader.shape = inner.map(|inner| Shape::Optional(Box::new(inner)));
         value
     }
@@ -150,11 +157,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
         let at = self.found.place::<V, V::Value>(name, &[]);
-        self.typed(at, |found| newtype(found, (at, None), |reader| visitor.visit_newtype_struct(reader)))
+        self.typed(at, by::<V>(), |found| newtype(found, (at, None), |reader| visitor.visit_newtype_struct(reader)))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let due = usize::from(self.found.recursing == 0 && !self.found.offers.nothing(&self.found.path));
+        let due = usize::from(!self.found.is_nothing());
         let reader = self.is(Shape::List(None))?;
         let mut shapes = Vec::new();
         let value = visitor.visit_seq(Parts::of(reader.found, &mut shapes, due));
@@ -167,7 +174,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let mut shapes = Vec::new();
         let value = visitor.visit_seq(Parts::of(reader.found, &mut shapes, len));
         if value.is_err() {
-            shapes.resize(len, Shape::Any);
+            // Of an array, all are of one type.
+            let one = shapes.first().filter(|_| type_name::<V::Value>().starts_with('['));
+            shapes.resize(len, one.cloned().unwrap_or(Shape::Any));
         }
         *reader.shape = Some(Shape::Tuple(shapes));
         value
@@ -180,11 +189,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let at = self.found.place::<V, V::Value>(name, &[]);
-        self.typed(at, |found| contents(found, (at, None), Kind::Tuple(len), visitor))
+        self.typed(at, by::<V>(), |found| contents(found, (at, None), Kind::Tuple(len), visitor))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let due = usize::from(self.found.recursing == 0 && !self.found.offers.nothing(&self.found.path));
+        let due = usize::from(!self.found.is_nothing());
         let reader = self.is(Shape::Map(None))?;
         let mut shapes = Vec::new();
         let value = visitor.visit_map(Parts::of(reader.found, &mut shapes, due));
@@ -205,7 +214,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let at = self.found.place::<V, V::Value>(name, names);
-        self.typed(at, |found| contents(found, (at, None), Kind::Struct(names), visitor))
+        self.typed(at, by::<V>(), |found| contents(found, (at, None), Kind::Struct(names), visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -215,19 +224,21 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let at = self.found.place::<V, V::Value>(name, names);
-        self.typed(at, |found| {
+        self.typed(at, V::visit_enum::<Chosen<'static>> as *const (), |found| {
             let variant = found.choose(at, names);
-            found.inside.push((at, variant));
             found.path.push(Step::Variant(variant));
-            let value = visitor.visit_enum(Chosen { found: &mut *found, at, variant, names })?;
-            found.inside.pop();
-            Ok(value)
+            visitor.visit_enum(Chosen { found, at, variant, names })
         })
     }
 
     fn is_human_readable(&self) -> bool {
         self.found.named
     }
+}
+
+/// What reads the parts of a type: of two types it is another function.
+fn by<'de, V: Visitor<'de>>() -> *const () {
+    V::visit_seq::<Parts<'static>> as *const ()
 }
 
 /// Has others read a part. One that panics takes no such value, and no other is tried.
@@ -241,17 +252,19 @@ pub(super) fn caught<T>(found: &mut Found, read: impl FnOnce(&mut Found) -> Resu
 /// Reads the one part of a type or of a variant.
 fn newtype<T>(found: &mut Found, place: Place, read: impl FnOnce(Reader<'_>) -> Result<T, Error>) -> Result<T, Error> {
     found.open(place, Kind::Newtype);
-    let (mut inner, depth) = (None, found.path.len());
+    let (mut inner, depth, mark) = (None, found.path.len(), found.mark());
     found.path.push(Step::Part(0));
     let value = caught(found, |found| read(Reader { found, shape: &mut inner }));
     found.note(place, 0, inner.unwrap_or(Shape::Any));
     let value = value.inspect_err(|_| {
+        found.refusals.failed(mark);
         // A variant that never is, such as the `Err` of a `Result<_, Infallible>`, is known by now.
         if found.is_never && place.1.is_some() {
             found.close(place);
             found.advanced = true;
         }
     })?;
+    found.refusals.taken();
     found.path.truncate(depth);
     found.close(place);
     Ok(value)
@@ -273,7 +286,7 @@ impl<'t> Parts<'t> {
     }
 
     fn part<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let (mut shape, depth) = (None, self.found.path.len());
+        let (mut shape, depth, mark) = (None, self.found.path.len(), self.found.mark());
         self.found.path.push(Step::Part(self.index));
         if self.due == 0 && matches!(self.place, Some((_, Kind::Tuple(_)))) {
             self.found.path.push(LAST);
@@ -284,8 +297,9 @@ impl<'t> Parts<'t> {
             Some((place, _)) => self.found.note(place, self.index, shape),
             None => self.shapes.push(shape),
         }
-        let value = value?;
         self.index += 1;
+        let value = value.inspect_err(|_| self.found.refusals.failed(mark))?;
+        self.found.refusals.taken();
         self.found.path.truncate(depth);
         Ok(value)
     }
@@ -310,6 +324,28 @@ impl<'de> MapAccess<'de> for Parts<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
         self.part(seed)
+    }
+
+    fn next_entry_seed<K: DeserializeSeed<'de>, S: DeserializeSeed<'de>>(
+        &mut self,
+        key: K,
+        value: S,
+    ) -> Result<Option<(K::Value, S::Value)>, Error> {
+        let depth = self.found.path.len();
+        match self.next_key_seed(key) {
+            Ok(None) => Ok(None),
+            Ok(Some(key)) => Ok(Some((key, self.part(value)?))),
+            Err(error) => {
+                // What it would be the key of is looked at all the same.
+                let (failed, path) = (self.found.refusals.take_failed(), self.found.path.clone());
+                self.found.path.truncate(depth);
+                let _ = self.part(value);
+                self.found.path = path;
+                self.found.refusals.taken();
+                failed.into_iter().for_each(|mark| self.found.refusals.failed(mark));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -338,11 +374,12 @@ impl<'de> MapAccess<'de> for Alone<'_> {
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let mut shape = None;
+        let (mut shape, depth, mark) = (None, self.found.path.len(), self.found.mark());
         let value = caught(self.found, |found| seed.deserialize(Reader { found, shape: &mut shape }));
         self.found.note(self.place, self.part, shape.unwrap_or(Shape::Any));
-        let value = value?;
-        self.found.path.pop();
+        let value = value.inspect_err(|_| self.found.refusals.failed(mark))?;
+        self.found.refusals.taken();
+        self.found.path.truncate(depth - 1);
         self.found.advanced = true;
         Ok(value)
     }

@@ -17,9 +17,6 @@ use super::{
     writing::announced,
 };
 
-/// Values of one type that are read at the most.
-const MOST_PASSES: usize = 2_000;
-
 /// What is known of a method.
 pub(crate) struct KnownTypes {
     /// `None` if something could not be found out.
@@ -35,19 +32,29 @@ pub(crate) struct KnownTypes {
 pub(crate) fn schema_of<M: Method>() -> Result<KnownTypes, CodecError> {
     let mut found = Found::new(M::Codec::NAMED);
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Request<'_>>(bytes);
-    let request = trace::<M::Codec, M::Request<'static>>(&mut found, "the arguments", again)?;
+    let request = trace::<M::Codec, M::Request<'static>>(&mut found, ARGUMENTS, again)?;
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Output>(bytes);
-    let answer = trace::<M::Codec, M::Output>(&mut found, "the answer", again)?;
+    let answer = trace::<M::Codec, M::Output>(&mut found, ANSWER, again)?;
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Sent>(bytes);
-    let sent = trace::<M::Codec, M::Sent>(&mut found, "what is sent", again)?;
+    let sent = trace::<M::Codec, M::Sent>(&mut found, SENT, again)?;
     let doubts = std::mem::take(&mut found.doubts);
-    let (Some(request), Some(answer), Some(sent), Some(types)) = (request, answer, sent, found.types()) else {
+    let (Some(mut request), Some(mut answer), Some(mut sent), false) = (request, answer, sent, found.is_torn) else {
+        return Ok(KnownTypes { schema: None, doubts });
+    };
+    if !M::Codec::NAMED {
+        found.check_all_was_read(&[(ARGUMENTS, &request), (ANSWER, &answer), (SENT, &sent)])?;
+    }
+    let Some(types) = found.types([&mut request, &mut answer, &mut sent]) else {
         return Ok(KnownTypes { schema: None, doubts });
     };
     let schema = Schema { codec: M::Codec::NAME.to_owned(), request, answer, sent, types };
     schema.check_size()?;
     Ok(KnownTypes { schema: Some(schema), doubts })
 }
+
+const ARGUMENTS: &str = "the arguments";
+const ANSWER: &str = "the answer";
+const SENT: &str = "what is sent";
 
 /// Finds a type out. `None` if it cannot be.
 ///
@@ -59,15 +66,18 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
     again: impl Fn(&[u8]) -> Result<Vec<u8>, CodecError>,
 ) -> Result<Option<Shape>, CodecError> {
     let mut differs = Ok(());
-    for _ in 0..MOST_PASSES {
+    found.look_again();
+    let (mut known, mut is_made, mut is_stuck): (Option<Shape>, _, _) = (None, false, false);
+    loop {
         let (read, shape) = read::<T>(found);
-        if found.steps >= MOST_STEPS {
-            if found.doubts.is_empty() {
-                found.doubts.push(format!("{what} have too many types"));
-            }
+        if found.is_torn {
             return differs.map(|()| None);
         }
-        match read {
+        if found.steps >= MOST_STEPS {
+            found.doubts.push(format!("{what} have too many types"));
+            return differs.map(|()| None);
+        }
+        let is_new = match read {
             Some(value) => {
                 found.offers.taken();
                 look::<C>(found, shape.as_ref(), &value, Looks::Full).map_err(|error| error.in_field(what))?;
@@ -76,32 +86,42 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
                     let same = catch_unwind(AssertUnwindSafe(|| check::<C>(&value, &again))).unwrap_or(Ok(()));
                     differs = differs.and_then(|()| same.map_err(|error| error.in_field(what)));
                 }
-                if found.is_complete() {
-                    leave_out::<C, T>(found).map_err(|error| error.in_field(what))?;
-                    return differs.map(|()| shape);
-                }
+                is_made = true;
+                found.looked()
             }
             None if found.asked => return Err(asks().in_field(what)),
             None if found.too_deep => {
                 if !found.end_otherwise() {
                     return differs.map(|()| None);
                 }
+                true
             }
-            None => {
-                if found.advanced {
-                    found.offers.taken();
-                } else if found.offers.another() {
-                    continue;
-                } else if !found.block() && !found.learnt && !found.is_complete() {
-                    return differs.map(|()| None);
-                }
-                if found.is_complete() {
-                    return differs.map(|()| shape);
-                }
+            None if found.advanced => {
+                found.offers.taken();
+                found.looked()
             }
+            None if found.another_value() || found.block() => true,
+            None => (!found.learnt && found.leave_empty()) | found.looked(),
+        };
+        known = match (known, shape) {
+            (Some(known), Some(shape)) => known.merged(&shape).or(Some(shape)),
+            (known, shape) => shape.or(known),
+        };
+        let is_done = found.is_complete() || (!is_new && is_stuck);
+        if is_done && found.is_known() {
+            if is_made {
+                leave_out::<C, T>(found).map_err(|error| error.in_field(what))?;
+            }
+            return differs.map(|()| known);
+        }
+        if is_done {
+            return differs.map(|()| None);
+        }
+        is_stuck = !is_new;
+        if is_stuck {
+            found.ways.forget();
         }
     }
-    differs.map(|()| None)
 }
 
 /// Reads a value. One that panics takes no such value.
@@ -127,30 +147,42 @@ fn look<C: Codec>(
 
 /// Reads values of 0, "" and nothing, which types may leave out when they are written.
 fn leave_out<C: Codec, T: Serialize + Deserialize<'static>>(found: &mut Found) -> Result<(), CodecError> {
-    let steps = found.steps;
+    let steps = std::mem::take(&mut found.steps);
+    let mut looked = Ok(());
     for (but_the_last, nothing) in [(true, false), (true, true), (false, false), (false, true)] {
         // With names, what comes short at its end is read as it was meant.
         if C::NAMED && !but_the_last {
             break;
         }
         found.offers.set_empty(Some(Empty { but_the_last, nothing }));
-        found.steps = steps;
-        found.read_again();
-        for _ in 0..MOST_PASSES {
-            let open = found.open_variants();
-            let (read, shape) = read::<T>(found);
-            match read {
-                Some(value) => look::<C>(found, shape.as_ref(), &value, Looks::Empty)?,
-                None if found.offers.another() => continue,
-                None => {}
-            }
-            if found.open_variants() == 0 || found.open_variants() == open {
-                break;
-            }
-        }
+        found.look_again();
+        looked = looked.and_then(|()| look_at_all::<C, T>(found));
     }
     found.offers.set_empty(None);
     found.steps = steps;
+    looked
+}
+
+fn look_at_all<C: Codec, T: Serialize + Deserialize<'static>>(found: &mut Found) -> Result<(), CodecError> {
+    let mut is_stuck = false;
+    while !found.is_complete() && found.steps < MOST_STEPS {
+        let (read, shape) = read::<T>(found);
+        let is_new = match read {
+            Some(value) => {
+                look::<C>(found, shape.as_ref(), &value, Looks::Empty)?;
+                found.looked()
+            }
+            None if found.too_deep => found.end_otherwise(),
+            None => found.another_value() || found.looked(),
+        };
+        if is_stuck && !is_new {
+            break;
+        }
+        is_stuck = !is_new;
+        if is_stuck {
+            found.ways.forget();
+        }
+    }
     Ok(())
 }
 
@@ -167,7 +199,11 @@ fn check<C: Codec>(
     again: impl Fn(&[u8]) -> Result<Vec<u8>, CodecError>,
 ) -> Result<(), CodecError> {
     let mut bytes = Vec::new();
-    C::encode(value, &mut bytes)?;
+    match C::encode(value, &mut bytes) {
+        // Of what was left out this time, the sender learns.
+        Err(error) if error.is_left_out() => return Ok(()),
+        other => other?,
+    }
     if again(&bytes)? == bytes { Ok(()) } else { Err(differs()) }
 }
 

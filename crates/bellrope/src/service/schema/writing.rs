@@ -15,6 +15,8 @@ use super::{super::codec::CodecError, model::Shape};
 pub(super) enum Said {
     /// What has no parts.
     Plain(Shape),
+    /// A field that is left out this time.
+    LeftOut,
     None,
     Some(Box<Said>),
     List(Vec<Said>),
@@ -260,7 +262,7 @@ macro_rules! named {
             fn skip_field(&mut self, name: &'static str) -> Result<(), CodecError> {
                 self.names.push(name);
                 // Of what it is nothing is known, and nothing is compared.
-                self.parts.push(Said::None);
+                self.parts.push(Said::LeftOut);
                 Ok(())
             }
 
