@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-use bellrope_shm::{SharedMemory, process, socket::Socket};
+use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Poller};
 #[cfg(feature = "tokio")]
-use bellrope_shm::{proc, wait::Poller};
+use bellrope_shm::proc;
 
 use super::error::BindError;
 
@@ -88,19 +88,14 @@ pub(super) fn try_threads(threads: usize) -> Result<(), BindError> {
 }
 
 pub(super) fn starting(source: io::Error) -> BindError {
-    let fix = match source.kind() {
-        io::ErrorKind::WouldBlock => {
-            " (the limit on processes of this user or container: ulimit -u, TasksMax=, pids.max)"
-        }
-        _ => "",
-    };
-    BindError::Io { what: format!("starting the server's threads{fix}"), source }
+    BindError::Io { what: format!("starting the server's threads{}", process::in_the_way_of_a_thread(&source)), source }
 }
 
 /// Finds out whether connections can be accepted: clients of a server that never hears of them would wait in vain.
 pub(super) fn try_accepting() -> Result<(), BindError> {
     let what = || "taking connections from the socket".to_owned();
-    Socket::check_accepting().map_err(|source| BindError::Io { what: what(), source })
+    let checked = Socket::check_accepting().and_then(|()| Socket::check_talking()).and_then(|()| Poller::check_waits());
+    checked.map_err(|source| BindError::Io { what: what(), source })
 }
 
 /// Makes memory as every connection has it, and lets go of it. A server that could serve nobody does not start; one that has

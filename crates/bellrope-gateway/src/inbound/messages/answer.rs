@@ -263,6 +263,10 @@ impl AnswerWriter for Script {
         serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&usage)))
     }
 
+    fn held(&self) -> usize {
+        self.held_bytes
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         let usage = counts(&Usage { input_tokens: self.estimate, ..Usage::default() });
         let event = json!({"type": "message_start", "message": self.message(&[], None, &usage)});

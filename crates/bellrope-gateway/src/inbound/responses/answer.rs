@@ -401,6 +401,10 @@ impl AnswerWriter for Script {
         serde_json::to_vec(&self.now())
     }
 
+    fn held(&self) -> usize {
+        self.held
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         for name in ["response.created", "response.in_progress"] {
             let response = self.response();

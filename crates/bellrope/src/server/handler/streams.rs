@@ -1,14 +1,29 @@
 //! The two ends of an async handler's streams.
 
 use std::{
+    io::{self, ErrorKind},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
+    thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use super::port::Port;
-use crate::server::calls::body::Body;
+use crate::server::calls::{blocking_pool::CallerPatience, body::Body};
+
+/// How often a thread that has waited for its caller for too long looks whether another call waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Wakes a thread that waits for its caller.
+struct Unparks(Thread);
+
+impl Wake for Unparks {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
 
 /// Why a chunk was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -259,19 +274,24 @@ impl ChunkReceiver {
         Poll::Ready(self.received(received))
     }
 
-    /// As [`Self::next`], for a thread that may block. That the caller is gone shows here.
-    pub(crate) fn blocking_next(&mut self) -> Result<Option<Vec<u8>>, CallerGone> {
-        if self.ended {
-            return Ok(None);
-        }
-        let received = match self.chunks.try_recv() {
-            Ok(received) => Some(received),
-            Err(_) => {
-                self.tell();
-                self.chunks.blocking_recv()
+    /// As [`Self::next`], for a thread that may block. That the caller is gone shows here, and that it was waited for for too long.
+    pub(crate) fn blocking_next(&mut self, patience: &CallerPatience) -> io::Result<Option<Vec<u8>>> {
+        let (waker, began) = (Waker::from(Arc::new(Unparks(thread::current()))), Instant::now());
+        loop {
+            if let Poll::Ready(came) = self.poll_or_gone(&mut Context::from_waker(&waker)) {
+                return came.map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone));
             }
-        };
-        self.received(received)
+            let (waited, longest) = (began.elapsed(), patience.stall_timeout);
+            if patience.is_over(waited) {
+                let text = format!(
+                    "nothing of the request came for {} ms (stall_timeout_ms) while other calls waited for a thread \
+                     (blocking_threads)",
+                    longest.as_millis()
+                );
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+            thread::park_timeout(longest.checked_sub(waited).filter(|left| !left.is_zero()).unwrap_or(LOOK_AGAIN));
+        }
     }
 
     fn received(&mut self, received: Option<FromCaller>) -> Result<Option<Vec<u8>>, CallerGone> {
