@@ -292,6 +292,7 @@ fn where_a_sandbox_denies_what_nobody_can_do_without_it_is_named_on_both_sides()
         ("sendto", by_architecture(44, 206), true, true),
         ("recvfrom", by_architecture(45, 207), true, true),
         ("connect", by_architecture(42, 203), false, true),
+        ("getsockopt", by_architecture(55, 209), true, true),
         ("recvmsg", by_architecture(47, 212), false, true),
     ];
     for (name, number, of_server, _) in calls {

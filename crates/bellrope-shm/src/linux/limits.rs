@@ -42,6 +42,12 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
+/// The limit on the size of files, in bytes. `None`: there is none, or it is not known.
+pub(super) fn on_files() -> Option<u64> {
+    let limit = limit(libc::RLIMIT_FSIZE as c_int).ok()?.rlim_cur;
+    (limit != libc::RLIM_INFINITY).then_some(limit)
+}
+
 /// The limits on memory that this process has, in words. `None`: it has none.
 fn on_memory() -> Option<String> {
     let limits = [

@@ -16,7 +16,7 @@ use rustix::{
     mm::{Advice, MapFlags, ProtFlags},
 };
 
-use super::denied::named;
+use super::{denied::named, limits};
 use crate::map_error::MapError;
 
 /// What makes the size of memory final, before anybody maps it.
@@ -94,7 +94,7 @@ impl MemoryHandle {
 /// Refuses memory that is larger than this process may make a file. The kernel would refuse it too, but with a signal that
 /// ends the process (`SIGXFSZ`).
 fn check_file_size(len: usize) -> io::Result<()> {
-    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+    match limits::on_files() {
         Some(limit) if limit < len as u64 => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!(

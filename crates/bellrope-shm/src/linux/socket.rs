@@ -144,7 +144,7 @@ impl Socket {
         }
     }
 
-    /// Whether what is said over a socket can be sent and heard. Where a filter denies that, nobody would be woken, and whoever
+    /// Whether what is said over a socket can be sent and heard, and who says it is known. Where a filter denies that, nobody would be woken, and whoever
     /// is asleep sleeps on.
     ///
     /// # Errors
@@ -152,6 +152,7 @@ impl Socket {
     pub fn check_talking() -> io::Result<()> {
         // Who may not make a pair may have sockets of another kind.
         let Ok((one, other)) = Self::pair() else { return Ok(()) };
+        one.peer_credentials()?;
         one.send(&[1])?;
         other.drain(1).map(drop)
     }

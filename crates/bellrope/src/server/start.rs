@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Poller};
 #[cfg(feature = "tokio")]
 use bellrope_shm::proc;
+use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Poller};
 
 use super::error::BindError;
 
@@ -46,7 +46,7 @@ pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runt
         builder.build()
     };
     let built = std::panic::catch_unwind(build);
-    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)
+    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(no_thread)
 }
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
@@ -55,7 +55,7 @@ pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<J
         Some(bytes) => thread.stack_size(bytes),
         None => thread,
     };
-    thread.spawn(run).map_err(starting)
+    thread.spawn(run).map_err(no_thread)
 }
 
 /// What the stack of a thread that runs handlers takes, if not what is usual. Arguments nest up to 128 deep, and without
@@ -88,6 +88,11 @@ pub(super) fn try_threads(threads: usize) -> Result<(), BindError> {
 }
 
 pub(super) fn starting(source: io::Error) -> BindError {
+    BindError::Io { what: "starting the server's threads".to_owned(), source }
+}
+
+/// One of them was not to be had.
+fn no_thread(source: io::Error) -> BindError {
     BindError::Io { what: format!("starting the server's threads{}", process::in_the_way_of_a_thread(&source)), source }
 }
 

@@ -8,9 +8,10 @@ use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use bellrope_proto::keeps_for;
 use tokio::{
     sync::oneshot,
     task::{JoinError, spawn_blocking},
@@ -23,6 +24,10 @@ use crate::{
 
 /// Of all threads, what a process leaves free that has one already.
 const LEFT_FREE: usize = 8;
+/// How often a handler that has waited for its caller for too long looks whether another call waits for its thread.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long no call that waits has had a thread, where callers that send a little now and then keep them.
+const STARVES: Duration = Duration::from_secs(1);
 
 /// The threads that handlers may block.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +44,8 @@ struct Pool {
     taken: usize,
     /// Calls that wait for one.
     waiting: usize,
+    /// When one last had a turn, or began to wait where none did.
+    last_turn: Option<Instant>,
     /// Counts those that came, and turns.
     ticks: u64,
     /// Those that have a thread or wait for one.
@@ -80,8 +87,11 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct CallerPatience {
     pool: BlockingPool,
-    /// With others waiting for the thread.
+    /// At once, with others waiting for the thread. In all, where others get none.
     pub(crate) stall_timeout: Duration,
+    /// For how long it has waited so far, and for how many bytes.
+    waited: Duration,
+    came: u64,
 }
 
 impl BlockingPool {
@@ -102,7 +112,8 @@ impl BlockingPool {
     {
         // By its number alone: another process that has it later is not there while this one's calls are.
         let process = (call.user, call.remote.unwrap_or(Caller::Process { pid: call.pid, started: 0 }));
-        let patience = CallerPatience { pool: self.clone(), stall_timeout: call.stall_timeout };
+        let pool = self.clone();
+        let patience = CallerPatience { pool, stall_timeout: call.stall_timeout, waited: Duration::ZERO, came: 0 };
         let pool = self.clone();
         async move {
             let mut place = pool.wait(process, call.connection());
@@ -130,6 +141,9 @@ impl BlockingPool {
         let (call, called) = oneshot::channel();
         let mut number = 0;
         self.change(|pool| {
+            if pool.waiting == 0 {
+                pool.last_turn = Some(Instant::now());
+            }
             pool.ticks += 1;
             pool.waiting += 1;
             number = pool.ticks;
@@ -180,6 +194,7 @@ impl Pool {
         self.ticks += 1;
         self.taken += 1;
         self.waiting -= 1;
+        self.last_turn = Some(Instant::now());
         line.has += 1;
         line.turn = self.ticks;
         Some((*process, call))
@@ -224,9 +239,24 @@ impl Drop for Place {
 }
 
 impl CallerPatience {
-    /// Whether a handler that has waited for its caller for so long is to wait no longer: another call could have its thread.
-    pub(crate) fn is_over(&self, waited: Duration) -> bool {
-        waited >= self.stall_timeout && self.pool.lock().waiting > 0
+    /// How long the handler is to wait, which has waited for so long now, before that is asked again. `None`: no longer, as other
+    /// calls wait for its thread. A caller that sends a little now and then does not keep it for ever, either.
+    pub(crate) fn left(&self, waits: Duration) -> Option<Duration> {
+        let at_once = self.stall_timeout.saturating_sub(waits);
+        let in_all = keeps_for(self.stall_timeout, self.came).saturating_sub(self.waited + waits);
+        if at_once > Duration::ZERO && in_all > Duration::ZERO {
+            return Some(at_once.min(in_all));
+        }
+        let pool = self.pool.lock();
+        let starves = || pool.last_turn.is_some_and(|turn| turn.elapsed() >= STARVES);
+        let is_over = pool.waiting > 0 && (at_once == Duration::ZERO || starves());
+        (!is_over).then_some(LOOK_AGAIN)
+    }
+
+    /// The handler has waited for so long for so many bytes.
+    pub(crate) fn waited(&mut self, waits: Duration, bytes: usize) {
+        self.waited += waits;
+        self.came += bytes as u64;
     }
 }
 
@@ -284,6 +314,28 @@ mod tests {
         drop((second, others, endless, held));
         let pool = pool.lock();
         assert_eq!((pool.taken, pool.waiting, pool.processes.len()), (0, 0, 0), "nothing is left");
+    }
+
+    // Fault 59.
+    #[test]
+    fn a_caller_that_sends_a_little_now_and_then_keeps_its_thread_only_while_others_have_turns() {
+        let pool = pool(1);
+        let mut first = pool.wait(ONE, 1);
+        let held = called(&mut first).unwrap();
+        let stall_timeout = Duration::from_secs(30);
+        let mut patience = CallerPatience { pool: pool.clone(), stall_timeout, waited: Duration::ZERO, came: 0 };
+        assert_eq!(patience.left(Duration::from_secs(10)), Some(Duration::from_secs(20)));
+        (0..4).for_each(|_| patience.waited(Duration::from_secs(10), 1));
+        assert_eq!(patience.left(Duration::ZERO), Some(LOOK_AGAIN), "nobody else wants it");
+        let _other = pool.wait(OTHER, 2);
+        assert_eq!(patience.left(Duration::ZERO), Some(LOOK_AGAIN), "one has just begun to wait");
+        assert_eq!(patience.left(stall_timeout), None, "it sends nothing at all");
+        pool.lock().last_turn = Instant::now().checked_sub(STARVES);
+        assert_eq!(patience.left(Duration::ZERO), None);
+        // Bytes buy time.
+        patience.waited(Duration::ZERO, 1 << 30);
+        assert!(patience.left(Duration::ZERO).is_some_and(|left| left > LOOK_AGAIN));
+        drop(held);
     }
 
     #[test]

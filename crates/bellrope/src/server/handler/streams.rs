@@ -5,16 +5,13 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Wake, Waker, ready},
     thread::{self, Thread},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use super::port::Port;
 use crate::server::calls::{blocking_pool::CallerPatience, body::Body};
-
-/// How often a thread that has waited for its caller for too long looks whether another call waits for it.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Wakes a thread that waits for its caller.
 struct Unparks(Thread);
@@ -275,22 +272,23 @@ impl ChunkReceiver {
     }
 
     /// As [`Self::next`], for a thread that may block. That the caller is gone shows here, and that it was waited for for too long.
-    pub(crate) fn blocking_next(&mut self, patience: &CallerPatience) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn blocking_next(&mut self, patience: &mut CallerPatience) -> io::Result<Option<Vec<u8>>> {
         let (waker, began) = (Waker::from(Arc::new(Unparks(thread::current()))), Instant::now());
         loop {
             if let Poll::Ready(came) = self.poll_or_gone(&mut Context::from_waker(&waker)) {
-                return came.map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone));
+                let came = came.map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone))?;
+                patience.waited(began.elapsed(), came.as_ref().map_or(0, Vec::len));
+                return Ok(came);
             }
-            let (waited, longest) = (began.elapsed(), patience.stall_timeout);
-            if patience.is_over(waited) {
+            let Some(left) = patience.left(began.elapsed()) else {
                 let text = format!(
-                    "nothing of the request came for {} ms (stall_timeout_ms) while other calls waited for a thread \
+                    "too little of the request came for {} ms (stall_timeout_ms) while other calls waited for a thread \
                      (blocking_threads)",
-                    longest.as_millis()
+                    patience.stall_timeout.as_millis()
                 );
                 return Err(io::Error::new(ErrorKind::TimedOut, text));
-            }
-            thread::park_timeout(longest.checked_sub(waited).filter(|left| !left.is_zero()).unwrap_or(LOOK_AGAIN));
+            };
+            thread::park_timeout(left);
         }
     }
 
