@@ -18,12 +18,13 @@ mod units;
 
 use std::{process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use bellrope_books::TokenError;
 #[cfg(feature = "fleet")]
 use bellrope_fleet::FleetError;
 use bellrope_measure::{bench, bench_server, demo, stress};
-use bellrope_shm::CountingAllocator;
-use bellrope_terminal::{WrongSettings, apart, in_words, signals, stderr};
+use bellrope_shm::{CountingAllocator, process};
+use bellrope_terminal::{Outcome, WrongSettings, apart, in_words, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
@@ -118,10 +119,22 @@ enum Command {
 /// is no use to wait.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Memory that has to be there for any command.
+const LEAST_MEMORY: usize = 4 << 20;
+
 fn main() -> ExitCode {
     // Whatever this fails with, the program works without it.
     let _ = signals::outlive_file_size_limit();
-    let outcome = match apart(Cli::parse).command {
+    // With less, whatever asks for the last of it would end the process, or hang where it says so.
+    let outcome = process::check_memory(LEAST_MEMORY).context("starting").and_then(|()| run(apart(Cli::parse).command));
+    signals::let_one_end_us();
+    let code = bellrope_terminal::exit_code(outcome.map_err(as_wrong_settings));
+    stderr::flush(FLUSH);
+    code
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Chat(args) => chat::run(args),
@@ -148,11 +161,7 @@ fn main() -> ExitCode {
         Command::Stress(args) => stress::run(&args),
         Command::BenchServer(args) => bench_server::run(&args, &ALLOCATOR),
         Command::StressClient(args) => stress::run_client(&args),
-    };
-    signals::let_one_end_us();
-    let code = bellrope_terminal::exit_code(outcome.map_err(as_wrong_settings));
-    stderr::flush(FLUSH);
-    code
+    }
 }
 
 /// Wrong settings end a command as wrong usage does.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use bellrope::{
     CallError, Client,
     client::{ClientConfig, ConnectError, HandshakeError, HandshakeStatus},
@@ -14,10 +14,19 @@ use bellrope::{
     server::BindError,
 };
 use bellrope_gateway::MESSAGE_TYPES;
+use bellrope_shm::wait::Poller;
 use clap::Args;
+use tokio::runtime::Runtime;
 
 /// The variable that names the socket where no `--socket` does.
 pub(crate) const VARIABLE: &str = "BELLROPE_SOCKET";
+
+/// The runtime of a command that talks to a server.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    // tokio panics where it may not wait, or says nothing of what is denied.
+    Poller::check_runtime_waits().context("starting")?;
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
 
 /// Where the server is.
 #[derive(Debug, Clone, Default, Args)]

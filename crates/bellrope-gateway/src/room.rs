@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellrope::server::{ClaimedRoom, RoomClaims};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::error::ProviderError;
+
 /// How often an answer counts: as it is collected, and as JSON.
 const WEIGHT: u64 = 2;
 /// What is claimed at the least: a longer answer claims as much again as it has.
@@ -61,6 +63,15 @@ impl AnswerRoom {
         Self(Some(Arc::new(Inner { source: Source::All(kib), held: Mutex::default() })))
     }
 
+    /// Makes room for what a stream holds back of its answer, so many bytes in all: once, as they are held as they are. It is held
+    /// as long as a clone of this is.
+    ///
+    /// # Errors
+    /// There is none, so the answer is to end with this.
+    pub fn hold_back(&self, bytes: usize) -> Result<(), ProviderError> {
+        Ok(self.grow_to(bytes.div_ceil(WEIGHT as usize))?)
+    }
+
     /// Makes room for an answer of so many bytes in all. It is held as long as a clone of this is.
     ///
     /// # Errors
@@ -92,7 +103,7 @@ impl Inner {
                     .ok()
                     .and_then(|kib_more| Arc::clone(kib).try_acquire_many_owned(kib_more).ok());
                 let taken =
-                    taken.ok_or_else(|| none("too many whole answers are under way; ask for fewer, or for streams"))?;
+                    taken.ok_or_else(|| none("too much is held of the answers that are under way; ask for fewer at once, or for shorter ones"))?;
                 self.held().permits.push(taken);
             }
         }
@@ -134,7 +145,7 @@ mod tests {
         }
         other.grow_to(100).unwrap();
         let NoRoom(words) = other.grow_to(60_000).unwrap_err();
-        assert!(words.starts_with("too many whole answers"), "{words}");
+        assert!(words.starts_with("too much is held of the answers"), "{words}");
         drop(one);
         other.grow_to(50_000).unwrap();
         drop(other);

@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 mod denied;
 pub(crate) mod detach;
+mod limits;
 pub(crate) mod memory;
 pub mod proc;
 pub mod process;

@@ -125,6 +125,14 @@ pub fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
             chunks.send(b"one").await?;
             Err(HandlerError::new("after one chunk"))
         })
+        .unary_blocking("work", |call| {
+            std::thread::sleep(Duration::from_micros(200));
+            Ok(call.payload().to_vec())
+        })
+        .unary_reader("read", |_, request| {
+            let read = std::io::copy(request, &mut std::io::sink())?;
+            Ok(read.to_string().into_bytes())
+        })
 }
 
 /// How long anything may take that a test waits for: far more than it takes, on the slowest machine.

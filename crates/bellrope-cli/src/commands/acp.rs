@@ -39,7 +39,7 @@ use bellrope_terminal::{Outcome, in_words, output, signals, stderr};
 use clap::Args;
 use tokio::io::BufReader;
 
-use crate::{commands::chat::AskArgs, logging, spawn::ServerArg};
+use crate::{commands::chat::AskArgs, logging, socket, spawn::ServerArg};
 
 /// How long what is still to be said may take once the editor has closed standard input.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
     logging::init("warn")?;
     let AcpArgs { server, ask, no_store, .. } = args;
     let store = if no_store { store::Store::none() } else { store::Store::of_user() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = socket::runtime()?;
     let outcome = runtime.block_on(async {
         let flow = Arc::new(wire::Flow::new());
         let agent = Arc::new(agent::Agent::new(server, ask.into_request(), store, Arc::clone(&flow)));

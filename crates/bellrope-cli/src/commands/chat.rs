@@ -33,7 +33,7 @@ pub(crate) use conversation::{AskArgs, Conversation};
 use screen::Screen;
 use turn::turn;
 
-use crate::{logging, spawn::ServerArg};
+use crate::{logging, socket, spawn::ServerArg};
 
 const HELP: &str = r#"Examples:
   bellrope chat 'Who is there?'
@@ -86,7 +86,7 @@ pub(crate) fn run(args: ChatArgs) -> Outcome {
     logging::init("warn")?;
     let ChatArgs { server, ask, json, resumable, resume, text } = args;
     let conversation = Conversation::new(ChatRequest { resumable, ..ask.into_request() });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = socket::runtime()?;
     let outcome = if let Some(id) = resume {
         let id = id.map_or_else(kept::last, Ok)?;
         runtime.block_on(show(json, async |screen| {

@@ -92,6 +92,10 @@ impl Running {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+                Some(Errno::NAMETOOLONG) => bail!(
+                    "the socket path {} is longer than 107 bytes, the most that a socket's may have; choose another (--socket)",
+                    path.display()
+                ),
                 _ => Err(error).with_context(|| format!("connecting to {}", path.display())),
             },
         };

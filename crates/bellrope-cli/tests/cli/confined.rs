@@ -236,13 +236,13 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
 }
 
 /// Says which test is to filter its system calls and then become the program.
-const FILTERED: &str = "BELLROPE_TEST_FILTERED";
+pub(crate) const FILTERED: &str = "BELLROPE_TEST_FILTERED";
 
 /// And which system call is denied it.
 const DENIED: &str = "BELLROPE_TEST_DENIED";
 
 /// Becomes the program, where a system call is denied.
-fn become_filtered(program: &str) -> ! {
+pub(crate) fn become_filtered(program: &str) -> ! {
     let number = std::env::var(DENIED).unwrap().parse().unwrap();
     let denied = SeccompFilter::new(
         [(number, Vec::new())].into(),
@@ -257,16 +257,20 @@ fn become_filtered(program: &str) -> ! {
 }
 
 /// Runs a command of the program in this home where a system call is denied, through this test, which becomes it.
-fn run_filtered(home: &Home, test: &str, denied: i64, arguments: &str) -> Running {
+pub(crate) fn run_filtered(home: &Home, test: &str, denied: i64, arguments: &str) -> Running {
+    Running::start(&mut filtered(home, test, denied, arguments))
+}
+
+pub(crate) fn filtered(home: &Home, test: &str, denied: i64, arguments: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]).env_clear().env("XDG_RUNTIME_DIR", home.path(""));
     command.env(FILTERED, arguments).env(DENIED, denied.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Running::start(&mut command)
+    command
 }
 
 /// The number of a system call, by architecture.
-fn by_architecture(x86_64: i64, others: i64) -> i64 {
+pub(crate) fn by_architecture(x86_64: i64, others: i64) -> i64 {
     if cfg!(target_arch = "x86_64") { x86_64 } else { others }
 }
 
@@ -284,6 +288,11 @@ fn where_a_sandbox_denies_what_nobody_can_do_without_it_is_named_on_both_sides()
         ("epoll_create1", by_architecture(291, 20), true, true),
         ("epoll_ctl", by_architecture(233, 21), true, true),
         ("epoll_wait", by_architecture(232, 22), true, false),
+        ("epoll_pwait", by_architecture(281, 22), true, false),
+        ("sendto", by_architecture(44, 206), true, true),
+        ("recvfrom", by_architecture(45, 207), true, true),
+        ("connect", by_architecture(42, 203), false, true),
+        ("getsockopt", by_architecture(55, 209), true, true),
         ("recvmsg", by_architecture(47, 212), false, true),
     ];
     for (name, number, of_server, _) in calls {
@@ -449,7 +458,7 @@ fn where_no_thread_can_be_started_the_server_says_so_and_does_not_panic() {
 fn a_socket_path_that_is_too_long_is_refused_with_its_limit_and_the_option() {
     let home = Home::new();
     let long = home.path(&"x".repeat(120));
-    for arguments in ["serve", "call echo x", "list"] {
+    for arguments in ["serve", "call echo x", "list", "stop", "health"] {
         let mut command = home.command(arguments.split(' '));
         let said = Running::start(command.env("XDG_RUNTIME_DIR", &long)).finish().failed(1);
         assert!(

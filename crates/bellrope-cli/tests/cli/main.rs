@@ -37,6 +37,7 @@ mod real_model;
 mod real_tools;
 mod reload;
 mod resumable;
+mod scarce;
 mod scripted;
 mod serve;
 mod service_manager;

@@ -132,6 +132,11 @@ impl KeptAnswers {
                 "its caller has as many under way as one may have, 128; try again when some are over",
             ));
         }
+        if kept.takes_too_many(owner) {
+            return Err(AnswersFull(
+                "its caller has as many under way as others leave for one; try again when some are over",
+            ));
+        }
         while kept.answers.len() >= MAX_KEPT || kept.bytes + held + ANSWER > limit {
             if !kept.forget_one(id) {
                 return Err(AnswersFull("too many are under way; try again, or raise gateway.answers.keep_bytes"));

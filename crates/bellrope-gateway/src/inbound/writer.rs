@@ -28,6 +28,11 @@ pub trait AnswerWriter: Send {
     /// Appends the events of one piece.
     fn chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>);
 
+    /// Bytes of the answer that are held back, until they can go out or for the last event.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Whether a fault that comes before the first piece of a stream is to be told in the stream, because the tool reads it
     /// there alone.
     fn tells_in_stream(&self, _fault: &Fault) -> bool {

@@ -16,6 +16,7 @@ use rustix::{
     mm::{Advice, MapFlags, ProtFlags},
 };
 
+use super::{denied::named, limits};
 use crate::map_error::MapError;
 
 /// What makes the size of memory final, before anybody maps it.
@@ -75,7 +76,10 @@ impl MemoryHandle {
 
     /// Checks what a peer handed over before it is mapped: its seals, and its size.
     fn check(&self, seals: SealFlags, len: usize) -> Result<(), MapError> {
-        let found = rustix::fs::fcntl_get_seals(&self.0).map_err(|_| MapError::NotSealed)?;
+        let found = rustix::fs::fcntl_get_seals(&self.0).map_err(|errno| match errno {
+            Errno::PERM | Errno::NOSYS => MapError::Io(named("fcntl")(errno)),
+            _ => MapError::NotSealed,
+        })?;
         if !found.contains(seals) {
             return Err(MapError::NotSealed);
         }
@@ -90,7 +94,7 @@ impl MemoryHandle {
 /// Refuses memory that is larger than this process may make a file. The kernel would refuse it too, but with a signal that
 /// ends the process (`SIGXFSZ`).
 fn check_file_size(len: usize) -> io::Result<()> {
-    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+    match limits::on_files() {
         Some(limit) if limit < len as u64 => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!(

@@ -11,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Resource;
-
+pub use super::limits::{check_memory, in_the_way_of_a_thread, raise_descriptor_limit};
 use super::{clock, proc};
 
 /// The effective user id.
@@ -125,51 +124,6 @@ pub fn usable_cpu_numbers() -> Vec<usize> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| may_run_on(*cpu)).collect()
 }
 
-/// Raises the soft limit on open descriptors to the hard one and returns what it is now (`None`: unlimited).
-pub fn raise_descriptor_limit() -> Option<u64> {
-    let mut limit = rustix::process::getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let soft = limit.current;
-        limit.current = limit.maximum;
-        if rustix::process::setrlimit(Resource::Nofile, limit).is_err() {
-            return soft;
-        }
-    }
-    limit.current
-}
-
-/// Whether this process may have so many more bytes of memory, which are given back at once and never touched. Where little is
-/// left it is of no use to find that out later: a thread whose stack was the last of it, and any small allocation after that, end
-/// the process.
-///
-/// # Errors
-/// It may not; the error names the limit.
-pub fn check_memory(bytes: usize) -> io::Result<()> {
-    // In pieces: the C library keeps as much memory for later as the largest piece that it was given back.
-    const PIECE: usize = 1 << 20;
-    let mut pieces = vec![Vec::<u8>::new(); bytes.div_ceil(PIECE)];
-    let found = pieces.iter_mut().try_for_each(|piece| piece.try_reserve_exact(PIECE));
-    std::hint::black_box(&pieces);
-    found.map_err(|_| {
-        let limits = [
-            (Resource::Data, "data", "RLIMIT_DATA, ulimit -d"),
-            (Resource::As, "address space", "RLIMIT_AS, ulimit -v"),
-        ];
-        let limits: Vec<_> = limits
-            .into_iter()
-            .filter_map(|(resource, of, name)| {
-                let limit = rustix::process::getrlimit(resource).current?;
-                Some(format!("its limit on {of} is {limit} bytes ({name})"))
-            })
-            .collect();
-        let why = if limits.is_empty() { "no limit of its own is set".to_owned() } else { limits.join(", ") };
-        io::Error::new(
-            io::ErrorKind::OutOfMemory,
-            format!("the system gives this process no {bytes} more bytes of memory; {why}"),
-        )
-    })
-}
-
 /// Takes the code and constants of the program and its libraries out of this process's resident set. What is still
 /// needed comes back from the page cache when it is next used; what is not, such as all that only starting up needed,
 /// stays away. Returns the bytes of address space given back, 0 if the system does not say where they are.
@@ -269,12 +223,6 @@ pub(crate) fn kill_self() {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn the_descriptor_limit_is_raised_to_the_hard_one() {
-        let first = super::raise_descriptor_limit();
-        assert_eq!(super::raise_descriptor_limit(), first);
-    }
-
     #[test]
     fn memory_that_a_process_may_not_have_is_told_from_memory_that_it_may_have() {
         if std::env::var("BELLROPE_TEST_ALONE").is_err() {

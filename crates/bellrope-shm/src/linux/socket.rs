@@ -71,8 +71,10 @@ impl Socket {
     /// What the kernel says: nobody there, no permission; `WouldBlock` if so many wait there that one has to try again.
     pub fn connect(path: &std::path::Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        retry(|| rustix::net::connect(&fd, &SocketAddrUnix::new(path)?))?;
+        let fd =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(named("socket"))?;
+        let address = SocketAddrUnix::new(path)?;
+        retry(|| rustix::net::connect(&fd, &address)).map_err(named("connect"))?;
         Ok(Self { stream: fd.into() })
     }
 
@@ -142,6 +144,19 @@ impl Socket {
         }
     }
 
+    /// Whether what is said over a socket can be sent and heard, and who says it is known. Where a filter denies that, nobody would be woken, and whoever
+    /// is asleep sleeps on.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check_talking() -> io::Result<()> {
+        // Who may not make a pair may have sockets of another kind.
+        let Ok((one, other)) = Self::pair() else { return Ok(()) };
+        one.peer_credentials()?;
+        one.send(&[1])?;
+        other.drain(1).map(drop)
+    }
+
     /// Makes plain reads and writes fail with `WouldBlock` instead of waiting.
     ///
     /// # Errors
@@ -176,7 +191,7 @@ impl Socket {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Err(named("recvfrom")(errno)),
             }
         }
         Ok(Drained::Rings(rings))
@@ -187,7 +202,7 @@ impl Socket {
     /// # Errors
     /// What the kernel says; `WouldBlock` if the socket is non-blocking and full.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(retry(|| rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL))?)
+        retry(|| rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL)).map_err(named("sendto"))
     }
 
     /// Sends bytes with memory attached to the first of them.
@@ -208,7 +223,8 @@ impl Socket {
     /// # Errors
     /// What the kernel says; `WouldBlock` if the socket is non-blocking and empty.
     pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
-        Ok(retry(|| rustix::net::recv(&self.stream, &mut *into, RecvFlags::empty()))?.0)
+        let received = retry(|| rustix::net::recv(&self.stream, &mut *into, RecvFlags::empty()));
+        Ok(received.map_err(named("recvfrom"))?.0)
     }
 
     /// Receives bytes, as [`Self::receive`] does, and answers whether there may be more though fewer came than were asked for:

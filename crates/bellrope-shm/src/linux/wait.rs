@@ -3,7 +3,10 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
@@ -188,6 +191,8 @@ impl Poller {
     pub fn check_runtime_waits() -> io::Result<()> {
         let (set, wake) = (Self::new()?, Notifier::new()?);
         set.add(&wake, 0)?;
+        // It hears of signals so.
+        UnixStream::pair().map_err(|error| Errno::from_io_error(&error).map_or(error, named("socketpair")))?;
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         // SAFETY: the descriptor is open as long as `set` lives, and there is room for the one event that may be written.
         match unsafe { libc::epoll_wait(set.fd.as_raw_fd(), &raw mut event, 1, 0) } {
@@ -197,6 +202,14 @@ impl Poller {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether this waiting works at all.
+    ///
+    /// # Errors
+    /// It does not; the error names the call that is denied.
+    pub fn check_waits() -> io::Result<()> {
+        Self::new()?.wait(Some(Duration::ZERO)).map(drop)
     }
 
     /// Stops watching `source`.

@@ -12,6 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bellrope_proto::handshake::Style;
 use driver::{settle, watch_link};
 use restart::Restart;
+use sending::apart;
 
 pub use streams::{AsyncAnswer, AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
@@ -141,8 +142,10 @@ impl AsyncClient {
     pub async fn connect_or_spawn(config: ClientConfig, spawn: &Spawn) -> Result<Self, SpawnError> {
         let client = Self::unconnected(config).map_err(SpawnError::Connect)?;
         let (shared, spawn) = (Arc::clone(&client.shared), spawn.clone());
-        let connecting = tokio::task::spawn_blocking(move || shared.connect_or_spawn(&spawn));
-        connecting.await.expect("connecting does not panic")?;
+        let connected = apart(move || shared.connect_or_spawn(&spawn)).await;
+        let no_thread =
+            |source| SpawnError::Connect(ConnectError::Io { path: client.shared.config.path.clone(), source });
+        connected.map_err(no_thread)??;
         Ok(client)
     }
 

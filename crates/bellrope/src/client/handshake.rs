@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -158,8 +161,18 @@ impl Handshake {
         if length > LONGEST_PATH {
             return Err(ConnectError::PathTooLong { path: path.to_owned(), length, limit: LONGEST_PATH });
         }
+        // Once: an answer that nobody hears of is waited for in vain.
+        static TALKS: AtomicBool = AtomicBool::new(false);
+        if !TALKS.load(Relaxed) {
+            Socket::check_talking().map_err(failed)?;
+            TALKS.store(true, Relaxed);
+        }
         let socket = Socket::connect(path).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => failed(source),
+            // A system call that is denied.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported if source.raw_os_error().is_none() => {
+                failed(source)
+            }
             _ => ConnectError::NoServer { path: path.to_owned(), source },
         })?;
         check_owner(&socket, path)?;

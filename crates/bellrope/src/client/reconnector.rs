@@ -17,6 +17,7 @@ use std::{
 
 use bellrope_proto::handshake::{HandshakeError, HandshakeStatus, Transport};
 use bellrope_shm::{
+    process,
     socket::Socket,
     wait::{Notifier, Poller},
 };
@@ -74,6 +75,12 @@ enum Order {
     Chore(Instant, Chore),
 }
 
+/// That a thread of the client's was not started, and what is in the way.
+pub(super) fn no_thread(error: &io::Error) -> io::Error {
+    let text = format!("starting a thread of the client{}: {error}", process::in_the_way_of_a_thread(error));
+    io::Error::new(io::ErrorKind::ResourceBusy, text)
+}
+
 /// Something that is done now and then. Answers when next, if at all.
 pub(crate) type Chore = Box<dyn FnMut() -> Option<Instant> + Send>;
 
@@ -90,7 +97,7 @@ impl Reconnector {
         // The thread comes first: without it a reconnector would do nothing, and stay for ever.
         let (begin, rounds) = std::sync::mpsc::channel::<Rounds>();
         let thread = std::thread::Builder::new().name("bellrope-keep".to_owned()).stack_size(256 * 1024);
-        thread.spawn(move || rounds.recv().map(Rounds::run))?;
+        thread.spawn(move || rounds.recv().map(Rounds::run)).map_err(|error| no_thread(&error))?;
         let reconnector: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
         let _ = begin.send(Rounds { reconnector, poller, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
         *running = Some(reconnector);

@@ -6,15 +6,14 @@ use tokio::runtime::Handle;
 
 use super::{
     ServerBuilder,
-    calls::blocking_pool::BlockingPool,
     error::HandlerError,
     handler::{owned_call::OwnedCall, registry::Handler},
 };
 
 impl ServerBuilder {
     /// Registers a handler that may block: it reads files, waits for locks or computes. It runs on a thread of its own of at
-    /// most [`blocking_threads`](crate::server::ServerConfig::blocking_threads); further calls wait, and one that is
-    /// cancelled meanwhile never runs. One that runs already goes on to its end: it may ask
+    /// most [`blocking_threads`](crate::server::ServerConfig::blocking_threads); further calls wait, those of each process and
+    /// connection in turns, and one that is cancelled meanwhile never runs. One that runs already goes on to its end: it may ask
     /// [`OwnedCall::cancelled`] whether its answer is still wanted.
     ///
     /// ```
@@ -37,10 +36,10 @@ impl ServerBuilder {
     where
         F: Fn(&OwnedCall) -> Result<Vec<u8>, HandlerError> + Send + Sync + 'static,
     {
-        let (handler, permits) = (Arc::new(handler), Arc::clone(&self.blocking.permits));
+        let (handler, pool) = (Arc::new(handler), self.blocking.clone());
         let handler = move |call: OwnedCall| {
             let handler = Arc::clone(&handler);
-            Box::pin(BlockingPool::run(Arc::clone(&permits), move || handler(&call))) as _
+            Box::pin(pool.run(call, move |call, _| handler(call))) as _
         };
         self.registry.add(name, Handler::UnaryAsync(Box::new(handler)));
         self

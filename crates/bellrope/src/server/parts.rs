@@ -7,7 +7,6 @@ use std::{io::Write as _, sync::Arc};
 
 use super::{
     ServerBuilder,
-    calls::blocking_pool::BlockingPool,
     error::HandlerError,
     handler::{
         owned_call::OwnedCall,
@@ -22,8 +21,8 @@ impl ServerBuilder {
     /// Callers use [`Client::call_writer`](crate::Client::call_writer), or any other form of a client stream.
     ///
     /// It runs on a thread that may block, as one of [`Self::unary_blocking`], which it holds for as long as its caller takes
-    /// to send: a caller that should take no longer than so and so gives its call a time-out, and one that sends nothing at
-    /// all is gone after `stall_timeout_ms`. The handler holds `stream_window` and one part in memory, not the request;
+    /// to send: a caller that should take no longer than so and so gives its call a time-out. Of one that sends nothing for
+    /// `stall_timeout_ms` while other calls wait for a thread, reading fails. The handler holds `stream_window` and one part in memory, not the request;
     /// `max_message_bytes` does not bound it, so a handler that keeps what it reads must count.
     ///
     /// ```
@@ -55,11 +54,11 @@ impl ServerBuilder {
     where
         F: Fn(&OwnedCall, &mut RequestReader) -> Result<Vec<u8>, HandlerError> + Send + Sync + 'static,
     {
-        let (handler, permits) = (Arc::new(handler), Arc::clone(&self.blocking.permits));
+        let (handler, pool) = (Arc::new(handler), self.blocking.clone());
         let handler = move |call: OwnedCall, parts: ChunkReceiver| {
             let handler = Arc::clone(&handler);
-            let run = move || handler(&call, &mut RequestReader::new(parts));
-            Box::pin(BlockingPool::run(Arc::clone(&permits), run)) as _
+            let run = pool.run(call, move |call, patience| handler(call, &mut RequestReader::new(parts, patience)));
+            Box::pin(run) as _
         };
         self.registry.add(name, Handler::ClientStream(Box::new(handler)));
         self
@@ -93,11 +92,11 @@ impl ServerBuilder {
     where
         F: Fn(&OwnedCall, &mut ReplyWriter) -> Result<(), HandlerError> + Send + Sync + 'static,
     {
-        let (handler, permits) = (Arc::new(handler), Arc::clone(&self.blocking.permits));
+        let (handler, pool) = (Arc::new(handler), self.blocking.clone());
         let handler = move |call: OwnedCall, parts: ChunkSender| {
             let handler = Arc::clone(&handler);
-            let run = move || write_whole(parts, |reply| handler(&call, reply));
-            Box::pin(BlockingPool::run(Arc::clone(&permits), run)) as _
+            let run = pool.run(call, move |call, _| write_whole(parts, |reply| handler(call, reply)));
+            Box::pin(run) as _
         };
         self.registry.add(name, Handler::ServerStream(Box::new(handler)));
         self
@@ -134,14 +133,14 @@ impl ServerBuilder {
     where
         F: Fn(&OwnedCall, &mut RequestReader, &mut ReplyWriter) -> Result<(), HandlerError> + Send + Sync + 'static,
     {
-        let (handler, permits) = (Arc::new(handler), Arc::clone(&self.blocking.permits));
+        let (handler, pool) = (Arc::new(handler), self.blocking.clone());
         let handler = move |call: OwnedCall, incoming: ChunkReceiver, outgoing: ChunkSender| {
             let handler = Arc::clone(&handler);
-            let run = move || {
-                let mut request = RequestReader::new(incoming);
-                write_whole(outgoing, |reply| handler(&call, &mut request, reply))
-            };
-            Box::pin(BlockingPool::run(Arc::clone(&permits), run)) as _
+            let run = pool.run(call, move |call, patience| {
+                let mut request = RequestReader::new(incoming, patience);
+                write_whole(outgoing, |reply| handler(call, &mut request, reply))
+            });
+            Box::pin(run) as _
         };
         self.registry.add(name, Handler::Duplex(Box::new(handler)));
         self

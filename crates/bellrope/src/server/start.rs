@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-use bellrope_shm::{SharedMemory, process, socket::Socket};
 #[cfg(feature = "tokio")]
-use bellrope_shm::{proc, wait::Poller};
+use bellrope_shm::proc;
+use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Poller};
 
 use super::error::BindError;
 
@@ -46,7 +46,7 @@ pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runt
         builder.build()
     };
     let built = std::panic::catch_unwind(build);
-    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)
+    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(no_thread)
 }
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
@@ -55,7 +55,7 @@ pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<J
         Some(bytes) => thread.stack_size(bytes),
         None => thread,
     };
-    thread.spawn(run).map_err(starting)
+    thread.spawn(run).map_err(no_thread)
 }
 
 /// What the stack of a thread that runs handlers takes, if not what is usual. Arguments nest up to 128 deep, and without
@@ -88,19 +88,19 @@ pub(super) fn try_threads(threads: usize) -> Result<(), BindError> {
 }
 
 pub(super) fn starting(source: io::Error) -> BindError {
-    let fix = match source.kind() {
-        io::ErrorKind::WouldBlock => {
-            " (the limit on processes of this user or container: ulimit -u, TasksMax=, pids.max)"
-        }
-        _ => "",
-    };
-    BindError::Io { what: format!("starting the server's threads{fix}"), source }
+    BindError::Io { what: "starting the server's threads".to_owned(), source }
+}
+
+/// One of them was not to be had.
+fn no_thread(source: io::Error) -> BindError {
+    BindError::Io { what: format!("starting the server's threads{}", process::in_the_way_of_a_thread(&source)), source }
 }
 
 /// Finds out whether connections can be accepted: clients of a server that never hears of them would wait in vain.
 pub(super) fn try_accepting() -> Result<(), BindError> {
     let what = || "taking connections from the socket".to_owned();
-    Socket::check_accepting().map_err(|source| BindError::Io { what: what(), source })
+    let checked = Socket::check_accepting().and_then(|()| Socket::check_talking()).and_then(|()| Poller::check_waits());
+    checked.map_err(|source| BindError::Io { what: what(), source })
 }
 
 /// Makes memory as every connection has it, and lets go of it. A server that could serve nobody does not start; one that has

@@ -353,7 +353,8 @@ impl Worker {
                     if session.idle_visits > IDLE_VISITS && has_others || session.carrier.is_some() {
                         match session.rest() {
                             Ok(Rests::Armed) => {
-                                self.hot.swap_remove(place);
+                                // Those behind it keep their order: none passes those before it.
+                                self.hot.remove(place);
                                 continue;
                             }
                             Ok(Rests::Ready | Rests::Starved) => {

@@ -10,8 +10,9 @@ use std::{
 };
 
 use bellrope::{
-    CallError, Client, HandlerError, Server, client::CallOptions, client::CancelToken, server::CpuList,
-    server::ServerConfig,
+    CallError, Client, HandlerError, Server,
+    client::{CallOptions, CancelToken, ClientConfig, Connection, Transport},
+    server::{CpuList, ServerConfig},
 };
 use bellrope_testkit::support::{PATIENCE, eventually};
 use tempfile::TempDir;
@@ -103,6 +104,89 @@ fn blocking_handlers_have_a_bounded_pool_and_let_the_worker_and_async_handlers_g
     assert_eq!(client.call_with("block", b"", &options).unwrap(), b"");
     assert_eq!(gate.ran.load(Ordering::SeqCst), 6, "what is cancelled before its turn does not run");
     drop(home);
+}
+
+// Fault 65.
+#[test]
+fn a_call_waits_for_a_few_of_another_connections_thousand_that_block() {
+    let gate = Arc::new(Gate::default());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (_home, path) = home();
+    let server = Server::builder()
+        .config(ServerConfig::new().workers(1).blocking_threads(1).max_in_flight(1_024))
+        .unary_blocking("block", {
+            let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+            move |call| {
+                gate.wait();
+                order.lock().unwrap().push(call.payload()[0]);
+                Ok(Vec::new())
+            }
+        })
+        .bind(&path)
+        .unwrap();
+    let under_way = || server.metrics().snapshot().types.iter().map(|row| row.running).sum::<u64>();
+    let mut greedy = Connection::connect(&path).unwrap();
+    let block = greedy.message_type("block").unwrap();
+    for _ in 0..1_000 {
+        greedy.submit(block, b"g").unwrap();
+    }
+    greedy.flush();
+    eventually("all of its calls are under way", || under_way() == 1_000);
+    eventually("one of them has the thread", || gate.inside.load(Ordering::SeqCst) == 1);
+    let modest = std::thread::spawn({
+        let client = Client::connect(&path).unwrap();
+        move || client.call_with("block", b"m", &CallOptions::new().timeout(PATIENCE))
+    });
+    eventually("so is another one's", || under_way() == 1_001);
+    gate.open();
+    modest.join().unwrap().unwrap();
+    let place = order.lock().unwrap().iter().position(|name| *name == b'm');
+    assert!(place.is_some_and(|place| place < 100), "{place:?}");
+    drop(greedy);
+}
+
+// Fault 59.
+#[test]
+fn one_that_sends_nothing_keeps_its_thread_only_as_long_as_no_other_call_waits_for_it() {
+    use std::io::Write as _;
+
+    let stall = Duration::from_millis(50);
+    for transport in [Transport::Shm, Transport::Stream] {
+        let (_home, path) = home();
+        let reading = Arc::new(AtomicUsize::new(0));
+        let _server = Server::builder()
+            .config(ServerConfig::new().blocking_threads(1).stall_timeout(stall))
+            .unary_reader("length", {
+                let reading = Arc::clone(&reading);
+                move |_, request| {
+                    reading.fetch_add(1, Ordering::SeqCst);
+                    let mut whole = Vec::new();
+                    std::io::Read::read_to_end(request, &mut whole)?;
+                    Ok(whole.len().to_string().into_bytes())
+                }
+            })
+            .unary_blocking("block", |call| Ok(call.payload().to_vec()))
+            .bind(&path)
+            .unwrap();
+        let connect = || Client::with(ClientConfig::new(&path).transport(transport)).unwrap();
+        let (slow, other) = (connect(), connect());
+        let begin = |times: usize| {
+            let mut request = slow.call_writer("length", b"").unwrap();
+            request.write_all(b"ding").unwrap();
+            request.flush().unwrap();
+            eventually("it is being read", || reading.load(Ordering::SeqCst) == times);
+            request
+        };
+        // As long as nobody else wants the thread.
+        let mut request = begin(1);
+        std::thread::sleep(4 * stall);
+        request.write_all(b"dong").unwrap();
+        assert_eq!(request.finish().unwrap(), b"8");
+        let request = begin(2);
+        assert_eq!(other.call_with("block", b"ding", &CallOptions::new().timeout(PATIENCE)).unwrap(), b"ding");
+        let error = request.finish().unwrap_err().to_string();
+        assert!(error.contains("stall_timeout_ms") && error.contains("blocking_threads"), "{error}");
+    }
 }
 
 // Faults 34, 58.

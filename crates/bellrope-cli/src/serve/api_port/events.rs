@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_gateway::{AnswerStream, Chunk, ServerStop, inbound::AnswerWriter};
+use bellrope_gateway::{AnswerRoom, AnswerStream, Chunk, ServerStop, inbound::AnswerWriter};
 use futures_util::Stream;
 use hyper::body::{Bytes, Frame};
 use tokio::time::{Instant, Sleep, sleep};
@@ -27,23 +27,31 @@ pub(super) struct Events {
     silence: Duration,
     ping: Pin<Box<Sleep>>,
     end: ServerStop,
+    /// For what the writer holds back.
+    room: AnswerRoom,
 }
 
 impl Events {
-    /// An answer that has begun with `first`.
-    pub(super) fn new(writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream, end: ServerStop) -> Self {
-        Self::with_silence(SILENCE, writer, first, (pieces, end))
+    /// An answer that has begun with `first`. `room`: for what of it is held back.
+    pub(super) fn new(
+        writer: Box<dyn AnswerWriter>,
+        first: Chunk,
+        pieces: AnswerStream,
+        (room, end): (AnswerRoom, ServerStop),
+    ) -> Self {
+        Self::with_silence(SILENCE, writer, first, (pieces, room, end))
     }
 
     fn with_silence(
         silence: Duration,
         mut writer: Box<dyn AnswerWriter>,
         first: Chunk,
-        (pieces, end): (AnswerStream, ServerStop),
+        (pieces, room, end): (AnswerStream, AnswerRoom, ServerStop),
     ) -> Self {
         let mut ready = Vec::new();
         writer.begin(&mut ready);
-        let mut events = Self { pieces: Some(pieces), writer, ready, silence, ping: Box::pin(sleep(silence)), end };
+        let mut events =
+            Self { pieces: Some(pieces), writer, ready, silence, ping: Box::pin(sleep(silence)), end, room };
         events.take(first);
         events
     }
@@ -53,6 +61,12 @@ impl Events {
             self.pieces = None;
         }
         self.writer.chunk(chunk, &mut self.ready);
+        if let Err(error) = self.room.hold_back(self.writer.held())
+            && let Some(mut pieces) = self.pieces.take()
+        {
+            let last = pieces.cut(error);
+            self.writer.chunk(last, &mut self.ready);
+        }
     }
 }
 
@@ -96,17 +110,18 @@ impl Stream for Events {
 mod tests {
     use bellrope_gateway::{
         BoxFuture, Capabilities, ChatRequest, Gateway, ModelInfo, Provider, ProviderError, ProviderHealth,
-        ProviderStream, inbound::ToolFormat,
+        ProviderStream, StopReason, inbound::ToolFormat,
     };
     use futures_util::{StreamExt, stream};
     use std::sync::Arc;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
-    /// A provider that says one word and then nothing.
-    struct Silent;
+    /// A provider that says one word and then nothing, or so many KiB.
+    struct Says(usize);
 
-    impl Provider for Silent {
+    impl Provider for Says {
         fn name(&self) -> &str {
             "silent"
         }
@@ -116,7 +131,14 @@ mod tests {
         }
 
         fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
-            Box::pin(stream::iter([Ok(Chunk::text("Hm"))]).chain(stream::pending()))
+            match self.0 {
+                0 => Box::pin(stream::iter([Ok(Chunk::text("Hm"))]).chain(stream::pending())),
+                kib => {
+                    let said = (0..kib).map(|_| Ok(Chunk::text("x".repeat(1_024))));
+                    let end = Ok(Chunk::Done { stop_reason: StopReason::EndTurn });
+                    Box::pin(stream::iter(said.chain([end]).collect::<Vec<_>>()))
+                }
+            }
         }
 
         fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
@@ -138,13 +160,40 @@ mod tests {
         ] {
             let body = br#"{"messages":[{"role":"user","content":"Hi"}]}"#;
             let asked = format.read(body, &[]).unwrap();
-            let mut pieces = Gateway::new(Arc::new(Silent)).chat_stream(asked.chat);
+            let mut pieces = Gateway::new(Arc::new(Says(0))).chat_stream(asked.chat);
             let first = pieces.next().await.unwrap().chunk;
-            let mut events =
-                Events::with_silence(Duration::from_millis(1), asked.writer, first, (pieces, ServerStop::default()));
+            let mut events = Events::with_silence(
+                Duration::from_millis(1),
+                asked.writer,
+                first,
+                (pieces, AnswerRoom::default(), ServerStop::default()),
+            );
             let mut next = async || events.next().await.unwrap().unwrap().into_data().unwrap();
             next().await;
             assert_eq!((next().await, next().await), (expected.into(), expected.into()));
         }
+    }
+
+    // Fault 58.
+    #[tokio::test]
+    async fn what_streams_hold_back_for_their_last_event_has_room_or_they_end() {
+        let all = Arc::new(Semaphore::new(1_024));
+        let body = br#"{"model":"m","input":"Hi","stream":true}"#;
+        let answer = async |room: AnswerRoom| {
+            let asked = ToolFormat::Responses.read(body, &[]).unwrap();
+            let mut pieces = Gateway::new(Arc::new(Says(500))).chat_stream(asked.chat);
+            let first = pieces.next().await.unwrap().chunk;
+            let events = Events::new(asked.writer, first, pieces, (room, ServerStop::default()));
+            let whole = events.map(|frame| frame.unwrap().into_data().unwrap().to_vec()).collect::<Vec<_>>().await;
+            String::from_utf8(whole.concat()).unwrap()
+        };
+        let whole = answer(AnswerRoom::of_all(Arc::clone(&all))).await;
+        assert!(whole.contains("response.completed") && whole.len() > 500_000, "{}", whole.len());
+        assert_eq!(all.available_permits(), 1_024, "it is given back");
+        // Others have most of it.
+        let _others = Arc::clone(&all).try_acquire_many_owned(900).unwrap();
+        let cut = answer(AnswerRoom::of_all(all)).await;
+        assert!(cut.contains("response.failed") && !cut.contains("response.completed"), "{}", &cut[cut.len() - 500..]);
+        assert!(cut.contains("too much is held of the answers"), "{}", &cut[cut.len() - 500..]);
     }
 }

@@ -225,7 +225,7 @@ impl Service {
             }
         };
         drop((room, values));
-        let events = StreamBody::new(Events::new(writer, first, pieces, self.end.clone()));
+        let events = StreamBody::new(Events::new(writer, first, pieces, (answer_room, self.end.clone())));
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
 

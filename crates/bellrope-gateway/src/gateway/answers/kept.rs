@@ -117,6 +117,12 @@ impl Kept {
         self.answers.values().filter(|entry| entry.owner == owner && !entry.is_over).count()
     }
 
+    /// Whether this owner has half of what those of others leave, so that there is always room for one more owner.
+    pub(super) fn takes_too_many(&self, owner: Owner) -> bool {
+        let (own, all) = (self.under_way(owner), self.answers.values().filter(|entry| !entry.is_over).count());
+        own >= MAX_KEPT.saturating_sub(all - own).div_ceil(2)
+    }
+
     pub(super) fn remove(&mut self, id: u128) -> bool {
         let Some(entry) = self.answers.remove(&id) else { return false };
         self.bytes -= entry.bytes + entry.held;

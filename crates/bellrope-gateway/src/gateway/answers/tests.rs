@@ -283,3 +283,19 @@ async fn one_owner_keeps_others_neither_from_beginning_nor_from_what_they_have()
     assert_eq!(answers.size().0, MAX_KEPT);
     assert!(answers.find(&theirs.id(), &other).is_ok(), "of whoever has most the oldest goes");
 }
+
+// Fault 59.
+#[tokio::test(start_paused = true)]
+async fn however_many_owners_have_all_that_they_may_there_is_room_for_one_more() {
+    let answers = answers(64 << 20);
+    let begin_of = |owner| answers.begin(KeptAnswers::new_id().unwrap(), owner, true, None, 0);
+    let mut had = Vec::new();
+    for owner in 0..6 {
+        let all: Vec<_> = std::iter::from_fn(|| begin_of(Owner::Token(owner)).ok()).collect();
+        had.push(all.len());
+        // They stay under way.
+        std::mem::forget(all);
+    }
+    assert_eq!(had, [128, 64, 32, 16, 8, 4]);
+    begin_of(US).unwrap();
+}

@@ -250,6 +250,10 @@ impl AnswerWriter for Script {
         serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&self.counted.all())))
     }
 
+    fn held(&self) -> usize {
+        self.held_bytes
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         let usage = counts(&Usage { input_tokens: self.counted.expected(), ..Usage::default() });
         let event = json!({"type": "message_start", "message": self.message(&[], None, &usage)});

@@ -413,6 +413,10 @@ impl AnswerWriter for Script {
         self.items.iter().filter(|_| may_be_kept).map(Item::json).collect()
     }
 
+    fn held(&self) -> usize {
+        self.held
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         for name in ["response.created", "response.in_progress"] {
             let response = self.response();

@@ -446,7 +446,9 @@ impl Acceptor {
 
     /// Goes on with handshakes that have waited, ends those that took too long, and the pause after exhaustion.
     fn expire(&mut self, now: Instant) {
-        while let Some(index) = self.waiting.iter().position(|waiting| waiting.due <= now) {
+        let first =
+            |all: &[WaitingHandshake]| (0..all.len()).filter(|at| all[*at].due <= now).min_by_key(|at| all[*at].due);
+        while let Some(index) = first(&self.waiting) {
             let WaitingHandshake { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
             match turned_away {
                 None => self.listen(socket, peer),

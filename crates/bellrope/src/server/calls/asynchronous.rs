@@ -132,6 +132,7 @@ impl AsyncCalls {
             user: session.peer.uid,
             holder: Arc::clone(session.budget_claim.holder()),
             patience: core.live.budget_wait(),
+            stall_timeout: core.live.stall_timeout(),
             claims: Arc::clone(&core.claims),
         };
         let port = Port {

@@ -69,6 +69,8 @@ pub struct OwnedCall {
     pub(crate) holder: Arc<Holder>,
     /// How long it waits for room there.
     pub(crate) patience: Duration,
+    /// How long a thread waits for what its caller sends, if others wait for the thread.
+    pub(crate) stall_timeout: Duration,
     /// Those that wait.
     pub(crate) claims: Arc<Claims>,
 }

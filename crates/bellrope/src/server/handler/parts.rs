@@ -5,17 +5,22 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use tokio::runtime::Handle;
 
 use super::streams::{ChunkReceiver, ChunkSender, SendError};
-use crate::part::{PART, PartReader};
+use crate::{
+    part::{PART, PartReader},
+    server::calls::blocking_pool::CallerPatience,
+};
 
 /// A request as a handler reads it, while it comes: [`ServerBuilder::unary_reader`](crate::server::ServerBuilder::unary_reader).
 ///
 /// It ends where the caller ended it. If the caller cancels, goes away, or lets its deadline pass before that, reading fails
-/// as [`ErrorKind::ConnectionAborted`], so half a request is never taken for a whole one. No more of it is in memory than
+/// as [`ErrorKind::ConnectionAborted`], so half a request is never taken for a whole one. It fails as [`ErrorKind::TimedOut`] if
+/// nothing comes for `stall_timeout` while other calls wait for a thread. No more of it is in memory than
 /// `stream_window` and one part.
 #[derive(Debug)]
 pub struct RequestReader {
     parts: ChunkReceiver,
     part: PartReader,
+    patience: CallerPatience,
 }
 
 /// A reply as a handler writes it, while it leaves: [`ServerBuilder::unary_writer`](crate::server::ServerBuilder::unary_writer).
@@ -34,14 +39,14 @@ pub struct ReplyWriter {
 }
 
 impl RequestReader {
-    pub(crate) fn new(parts: ChunkReceiver) -> Self {
-        Self { parts, part: PartReader::default() }
+    pub(crate) fn new(parts: ChunkReceiver, patience: CallerPatience) -> Self {
+        Self { parts, part: PartReader::default(), patience }
     }
 
     /// The part that is being read, and how the next one is had.
     fn halves(&mut self) -> (&mut PartReader, impl FnMut() -> io::Result<Option<Vec<u8>>>) {
-        let Self { parts, part } = self;
-        (part, || parts.blocking_next().map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone)))
+        let Self { parts, part, patience } = self;
+        (part, || parts.blocking_next(patience))
     }
 }
 

@@ -1,14 +1,26 @@
 //! The two ends of an async handler's streams.
 
 use std::{
+    io::{self, ErrorKind},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
+    thread::{self, Thread},
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use super::port::Port;
-use crate::server::calls::body::Body;
+use crate::server::calls::{blocking_pool::CallerPatience, body::Body};
+
+/// Wakes a thread that waits for its caller.
+struct Unparks(Thread);
+
+impl Wake for Unparks {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
 
 /// Why a chunk was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -280,19 +292,25 @@ impl ChunkReceiver {
         Poll::Ready(self.received(received))
     }
 
-    /// As [`Self::next`], for a thread that may block. That the caller is gone shows here.
-    pub(crate) fn blocking_next(&mut self) -> Result<Option<Vec<u8>>, CallerGone> {
-        if self.ended {
-            return Ok(None);
-        }
-        let received = match self.chunks.try_recv() {
-            Ok(received) => Some(received),
-            Err(_) => {
-                self.tell();
-                self.chunks.blocking_recv()
+    /// As [`Self::next`], for a thread that may block. That the caller is gone shows here, and that it was waited for for too long.
+    pub(crate) fn blocking_next(&mut self, patience: &mut CallerPatience) -> io::Result<Option<Vec<u8>>> {
+        let (waker, began) = (Waker::from(Arc::new(Unparks(thread::current()))), Instant::now());
+        loop {
+            if let Poll::Ready(came) = self.poll_or_gone(&mut Context::from_waker(&waker)) {
+                let came = came.map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone))?;
+                patience.waited(began.elapsed(), came.as_ref().map_or(0, Vec::len));
+                return Ok(came);
             }
-        };
-        self.received(received)
+            let Some(left) = patience.left(began.elapsed()) else {
+                let text = format!(
+                    "too little of the request came for {} ms (stall_timeout_ms) while other calls waited for a thread \
+                     (blocking_threads)",
+                    patience.stall_timeout.as_millis()
+                );
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            };
+            thread::park_timeout(left);
+        }
     }
 
     fn received(&mut self, received: Option<FromCaller>) -> Result<Option<Vec<u8>>, CallerGone> {

@@ -197,6 +197,25 @@ pub(super) const KINDS: &[AttackKind] = &[
             peer.is_hung_up()
         });
     }),
+    ("calls that block, without end", |path, _| {
+        let (mut peer, mut id) = (peer(path), 0);
+        hold(|| {
+            for _ in 0..100 {
+                id += 1;
+                peer.call("work", id, b"mine first");
+            }
+            read(&mut peer);
+            peer.is_hung_up()
+        });
+    }),
+    ("threads that wait for what never comes", |path, _| {
+        let mut peer = peer(path);
+        for id in 1..50 {
+            peer.call("read", id, b"");
+            peer.send(Kind::Chunk, 0, id, Some(0), b"half");
+        }
+        hold(|| peer.is_hung_up());
+    }),
     ("a doorbell that is never still", |path, _| {
         let peer = peer(path);
         hold(|| {

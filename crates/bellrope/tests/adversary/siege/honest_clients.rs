@@ -27,18 +27,21 @@ pub(super) enum Task {
     Unary,
     OverTheSocket,
     Async,
+    Blocking,
     Stream,
     Handshake,
 }
 
 impl Task {
-    pub(super) const ALL: [Self; 5] = [Self::Unary, Self::OverTheSocket, Self::Async, Self::Stream, Self::Handshake];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Unary, Self::OverTheSocket, Self::Async, Self::Blocking, Self::Stream, Self::Handshake];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Unary => "unary calls",
             Self::OverTheSocket => "unary calls over the socket alone",
             Self::Async => "async calls",
+            Self::Blocking => "calls that block",
             Self::Stream => "streams of 20 chunks",
             Self::Handshake => "handshakes and a call",
         }
@@ -54,6 +57,10 @@ impl Task {
             }
             Self::Async => {
                 let reply = client.call_within("later", b"honest", PATIENCE).map_err(|error| words(&error))?;
+                assert_eq!(reply, b"honest");
+            }
+            Self::Blocking => {
+                let reply = client.call_within("work", b"honest", PATIENCE).map_err(|error| words(&error))?;
                 assert_eq!(reply, b"honest");
             }
             Self::Stream => {
@@ -137,7 +144,7 @@ pub(super) fn keep_busy(path: &Path, connections: usize) {
                     if is_to_come_anew() {
                         connection = Connection::connect(path).unwrap();
                     }
-                    let name = if rng.u32(0..4) == 0 { "later" } else { "echo" };
+                    let name = ["later", "later", "work", "echo", "echo", "echo", "echo", "echo"][rng.usize(0..8)];
                     connection.call(name, &[7; 64], &mut reply).unwrap();
                     *calls.lock().unwrap() += 1;
                     std::thread::sleep(Duration::from_micros(rng.u64(100..2_000)));
