@@ -139,7 +139,16 @@ const MOST_TEXT: usize = 1024;
 
 /// A text as far as it may travel.
 pub(crate) fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MOST_TEXT)]
+    start_of(text, MOST_TEXT)
+}
+
+/// At most so many bytes of a text.
+pub(crate) fn start_of(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The numbers behind a [`DownKind::Holding`].

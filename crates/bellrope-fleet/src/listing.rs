@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    frame::start_of,
     latencies::quantile,
     link::{FleetError, Link, Lost},
     services::SERVICE,
@@ -332,7 +333,7 @@ async fn ask(
 
 /// A text, as far as it is kept.
 fn cut(mut text: String, most: usize) -> String {
-    text.truncate(text.floor_char_boundary(most));
+    text.truncate(start_of(&text, most).len());
     text.shrink_to_fit();
     text
 }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{message_type::FleetType, settings::Choice};
+use crate::{frame::start_of, message_type::FleetType, settings::Choice};
 
 /// Most instances that are known.
 const MOST_INSTANCES: usize = 4096;
@@ -161,7 +161,7 @@ impl Choices {
                 known.places.entry(name).or_default().push(Place { instance, style, codec, schema });
             }
         }
-        let server = &server[..server.floor_char_boundary(MOST_NAME)];
+        let server = start_of(server, MOST_NAME);
         let new =
             || Row { member, server: server.to_owned(), own: Arc::default(), others: 0, seen: now, avoid_until: None };
         known.instances.entry(instance).or_insert_with(new).seen = now;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     flow::Credit,
-    frame::{DownKind, Head, ItemPart},
+    frame::{DownKind, Head, ItemPart, start_of},
     link::{Link, Lost},
 };
 
@@ -130,7 +130,7 @@ impl Drop for LeftIfLost {
 pub(super) fn options(head: &Head<'_>, vouched: &str, left: Option<Duration>) -> CallOptions {
     let mut metadata = Metadata::new();
     // What does not fit beside the others is left out. Who asks comes first.
-    let vouched = &vouched[..vouched.floor_char_boundary(MOST_VOUCHED)];
+    let vouched = start_of(vouched, MOST_VOUCHED);
     if let Ok(with) = metadata.clone().vouched(vouched) {
         metadata = with;
     }

@@ -546,7 +546,7 @@ mod tests {
         // Closed by its owner first, it stays in the table for a minute, as root's. A child that another test begins has it, too,
         // until it runs its program.
         drop(stream);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while user_of_tcp_peer(theirs, ours).unwrap().is_some() {
             assert!(std::time::Instant::now() < deadline, "it is still its owner's");
             std::thread::yield_now();

@@ -32,7 +32,7 @@ impl Instance {
         for message in late {
             if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message.message) {
                 let text = "the importing server's clock could not be asked in time";
-                self.refuse(from, call, Fault::refused(ErrorCode::NotExecuted, text));
+                self.refuse(from, call, &Fault::refused(ErrorCode::NotExecuted, text));
             }
         }
         let mut held = HashMap::<u64, Vec<u8>>::new();
