@@ -258,6 +258,17 @@ impl Drop for Metered {
     }
 }
 
+impl AnswerRoom {
+    /// Makes room for what a stream holds back of its answer, so many bytes in all: once, as they are held as they are. It is held
+    /// as long as a clone of this is.
+    ///
+    /// # Errors
+    /// There is none, so the answer is to end with this.
+    pub fn hold_back(&self, bytes: usize) -> Result<(), ProviderError> {
+        Ok(self.hold(bytes)?)
+    }
+}
+
 impl From<NoRoom> for ProviderError {
     fn from(NoRoom(reason): NoRoom) -> Self {
         Self::NoRoom(Excerpt::new(&reason))

@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellrope::server::{ClaimedRoom, RoomClaims};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::ProviderError;
-
 /// How often an answer counts: as it is collected, and as JSON.
 const WEIGHT: u64 = 2;
 /// What is claimed at the least: a longer answer claims as much again as it has.
@@ -63,13 +61,12 @@ impl AnswerRoom {
         Self(Some(Arc::new(Inner { source: Source::All(kib), held: Mutex::default() })))
     }
 
-    /// Makes room for what a stream holds back of its answer, so many bytes in all: once, as they are held as they are. It is held
-    /// as long as a clone of this is.
+    /// Makes room for so many bytes in all that count once, as they are held as they are.
     ///
     /// # Errors
-    /// There is none, so the answer is to end with this.
-    pub fn hold_back(&self, bytes: usize) -> Result<(), ProviderError> {
-        Ok(self.grow_to(bytes.div_ceil(WEIGHT as usize))?)
+    /// There is none.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), NoRoom> {
+        self.grow_to(bytes.div_ceil(WEIGHT as usize))
     }
 
     /// Makes room for an answer of so many bytes in all. It is held as long as a clone of this is.

@@ -1,5 +1,6 @@
 //! The async client.
 
+mod apart;
 mod driver;
 mod pending;
 mod restart;
@@ -9,10 +10,10 @@ mod table;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use apart::apart;
 use bellrope_proto::handshake::Style;
 use driver::{settle, watch_link};
 use restart::Restart;
-use sending::apart;
 
 pub use streams::{AsyncAnswer, AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};

@@ -2,14 +2,13 @@
 
 use std::{
     future::poll_fn,
-    io,
     sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
 use bellrope_proto::{connection::Sending, handshake::Style};
-use tokio::{sync::oneshot, time::timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     super::{
@@ -17,18 +16,15 @@ use super::{
         deadline::{from_now, left},
         mailboxes::Ticket,
         options::{CallOptions, CancelToken},
-        reconnector::no_thread,
         shared::{Begun, State},
         types::{MessageType, Target},
     },
     AsyncClient,
+    apart::apart,
     driver::settle,
     pending::Pending,
 };
 use crate::error::{CallError, ConnectError};
-
-/// What the stack of a thread takes that connects, or starts a server.
-const STACK_BYTES: usize = 512 * 1024;
 
 impl AsyncClient {
     /// Sends a call whose answer may take any time, but which is to be on its way within the configuration's
@@ -165,12 +161,4 @@ impl AsyncClient {
             Err(source) => Err(ConnectError::Io { path: self.shared.config.path.clone(), source }),
         }
     }
-}
-
-/// Does what blocks on a thread of its own. The runtime's would do, but it panics where the system has none.
-pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("bellrope-connect".to_owned()).stack_size(STACK_BYTES);
-    thread.spawn(move || drop(done.send(work()))).map_err(|error| no_thread(&error))?;
-    Ok(result.await.expect("connecting does not panic"))
 }

@@ -3,8 +3,9 @@
 use super::{
     super::codec::{CodecError, Step},
     contents::Kind,
-    found::{Found, Place},
+    found::Found,
     model::Shape,
+    steps::Place,
     writing::Said,
 };
 

@@ -1,16 +1,13 @@
 //! What has been found out of types so far, and which value is to be read next.
 
-use std::{
-    any::type_name,
-    cell::Cell,
-    collections::{HashMap, HashSet},
-};
+use std::{any::type_name, cell::Cell, collections::HashMap};
 
 use super::{
     contents::{Contents, Kind},
     model::Shape,
-    offers::{Offers, Step},
+    offers::Offers,
     refused::{Mark, Refusals},
+    steps::{Place, Step},
     variants::{Marks, Variant},
     ways::{FAR, Ways},
 };
@@ -98,9 +95,6 @@ impl Traced {
         self.contents.iter().chain(self.variants.iter().filter_map(|variant| variant.contents.as_ref()))
     }
 }
-
-/// A type, or one of its variants.
-pub(super) type Place = (usize, Option<usize>);
 
 impl Found {
     pub(super) fn new(named: bool) -> Self {
@@ -436,12 +430,3 @@ impl Found {
         }
     }
 }
-
-/// Where something stands inside of the innermost type around it: elsewhere in values it is the same.
-pub(super) fn inside_of_its_type(path: &[Step]) -> &[Step] {
-    let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
-    &path[begin..]
-}
-
-/// A set of such places.
-pub(super) type Places = HashSet<Vec<Step>>;

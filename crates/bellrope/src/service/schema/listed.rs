@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::{
     super::codec::CodecError,
     contents::Kind,
-    found::{Found, Place},
+    found::Found,
     model::{Form, Shape, Type},
+    steps::Place,
     ways::each_type,
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::found::inside_of_its_type;
+use super::steps::{Step, inside_of_its_type};
 
 const TEXTS: [&str; 10] = [
     "a",
@@ -19,16 +19,6 @@ const TEXTS: [&str; 10] = [
 const NUMBERS: [u8; 4] = [1, 0, 2, 100];
 /// Most values that are refused one after the other before a type is given up.
 const MOST_REFUSALS: usize = 200;
-
-/// One step into a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Step {
-    Type(usize),
-    Variant(usize),
-    Part(usize),
-    /// Into an option, a list or a map, which may have nothing in it.
-    May,
-}
 
 /// What was tried in each place, and what is next. Places are counted apart, for two may have one reader and take other values.
 #[derive(Debug, Default)]

@@ -15,9 +15,10 @@ use serde::de::{
 
 use super::{
     contents::Kind,
-    found::{Found, MOST_STEPS, Place},
+    found::{Found, MOST_STEPS},
     model::Shape,
-    offers::{LAST, Step},
+    offers::LAST,
+    steps::{Place, Step},
 };
 
 /// Reads one value.
