@@ -163,7 +163,7 @@ impl Budgets {
         let has_room = want.is_open && self.has_room(now, &roomy);
         let want = if has_room { &longest } else { want };
         let mut notices = Vec::new();
-        let (mut allowed, mut is_bounded, mut binds, mut refusal) = (want.output, false, false, None);
+        let (mut allowed, mut binds, mut refusal) = (want.output, false, None);
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
             if let Some(notice) = rule.warning(counter) {
@@ -173,9 +173,7 @@ impl Budgets {
                 (Over::Warn, _) => {}
                 (_, Ok(most)) => {
                     allowed = most.map_or(allowed, |most| allowed.min(most));
-                    let counts = rule.counts(want);
-                    binds |= counts;
-                    is_bounded |= want.is_open && !has_room && counts;
+                    binds |= rule.counts(want);
                 }
                 (Over::Model(model), Err(_)) if is_of(want, model) => {}
                 (Over::Model(model), Err(Denial { reason, .. })) => {
@@ -197,7 +195,7 @@ impl Budgets {
             counter.own.requests += 1;
             hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
         }
-        let max_output = (allowed < want.output || is_bounded).then_some(allowed);
+        let max_output = (allowed < want.output || binds && want.is_open && !has_room).then_some(allowed);
         if let Some(most) = max_output {
             let no_room = "a budget has no room for the longest, and the request names no number";
             let reason = if allowed < want.output { "a budget has no more left" } else { no_room };

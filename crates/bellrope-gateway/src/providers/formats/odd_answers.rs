@@ -1,6 +1,5 @@
 //! What providers really send, and what is made of it: one line for each oddity, in all formats.
-//! The events of a row stand in lines; an answer is written as `text Hi | reasoning hm | call t1 read {} | done tool_use`,
-//! an error as `error CODE words`.
+//! The events of a row stand in lines; an answer is `text Hi | call t1 read {} | done tool_use`, an error `error CODE words`.
 
 mod lists;
 mod notes;
