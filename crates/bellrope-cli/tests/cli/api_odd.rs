@@ -150,7 +150,7 @@ fn a_refusal_keeps_the_providers_code_and_field_and_a_request_that_cannot_be_rea
         let error = post(&address, path, &json!({field: question, "temperature": {}})).json()["error"].clone();
         assert_eq!(error["param"], "temperature", "{path}: {error}");
         let kind = "Content-Type: application/json\r\n";
-        for (body, words) in [("", "it has no body"), ("{\"a\":1,}", "trailing comma at line 1 column 8"), ("[]", "")] {
+        for (body, words) in [("", "it has no body"), ("{\"a\":1,}", "at line 1 column 8"), ("[]", "")] {
             let refused = exchange(&address, "POST", path, kind, body);
             assert!(refused.status == 400 && refused.body.contains(words), "{path}: {refused:?}");
             assert!(!refused.body.contains("struct"), "{path}: {refused:?}");
