@@ -3,6 +3,9 @@
 use bellrope_gateway::{ModelInfo, ModelList, ProviderFault, inbound::ErrorForm};
 use serde::Serialize;
 
+/// The code of the error of a provider that lacks what it needs to be asked.
+const NO_KEY: &str = "not_configured";
+
 /// When a model was made, for tools that want to know: providers do not say.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
@@ -36,9 +39,9 @@ pub(super) fn one(list: &ModelList, name: &str, form: ErrorForm) -> Option<serde
     })
 }
 
-/// What is to be said of a list: whose models are missing.
+/// What is to be said of a list: whose models are missing. Of a provider without a key, which nobody asks, the start of the server says it.
 pub(super) fn faults(list: &ModelList) -> Vec<String> {
-    list.faults.iter().map(fault).collect()
+    list.faults.iter().filter(|fault| fault.error.code != NO_KEY).map(fault).collect()
 }
 
 fn fault(fault: &ProviderFault) -> String {
@@ -56,8 +59,7 @@ pub(super) fn unlisted<'a>(
     let asked = head.filter(|head| known.iter().any(|known| known == head)).unwrap_or(default);
     let found = list.faults.iter().find(|fault| fault.provider == asked)?;
     // One without a key answers nothing.
-    let may_answer =
-        found.error.code != "not_configured" && name != "default" && !known.iter().any(|known| known == name);
+    let may_answer = found.error.code != NO_KEY && name != "default" && !known.iter().any(|known| known == name);
     may_answer.then(|| (found.provider.as_str(), fault(found)))
 }
 
@@ -151,6 +153,6 @@ mod tests {
             assert_eq!(found.map(|(provider, _)| provider), expected, "{name} {default}");
         }
         let notes = super::faults(&list);
-        assert_eq!(notes[0], "the models of `mine` are not known: gone");
+        assert_eq!(notes, ["the models of `mine` are not known: gone"]);
     }
 }
