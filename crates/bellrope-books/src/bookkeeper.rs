@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
 use bellrope_gateway::inbound::BYTES_A_TOKEN;
+use bellrope_gateway::message::MOST_TOKENS;
 use bellrope_gateway::{AnsweredBy, AskerKind, ProviderError, Unsaid, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
@@ -348,7 +349,8 @@ impl OpenRequest {
     /// said nothing yet, or only what it begins with, unless that was its last word.
     fn counted(&self, outcome: Outcome, spent: &Spent) -> TokenCount {
         let said = spent.said_bytes.div_ceil(BYTES_A_TOKEN);
-        match (outcome, &spent.usage) {
+        let usage = spent.usage.clone().map(plausible);
+        match (outcome, &usage) {
             (Outcome::Refused | Outcome::Failed, None) => TokenCount::default(),
             (_, Some(usage)) if outcome == Outcome::Done || spent.is_final => {
                 let Unsaid { input, output } = usage.unsaid;
@@ -402,6 +404,21 @@ impl OpenRequest {
             cost,
         }
     }
+}
+
+/// What was said, without counts that no request and no answer has: these are estimated as what nobody said.
+fn plausible(mut usage: Usage) -> Usage {
+    let is_odd = |count: &u64| *count > MOST_TOKENS;
+    if is_odd(&usage.input_tokens) {
+        (usage.input_tokens, usage.unsaid.input) = (0, true);
+    }
+    if is_odd(&usage.output_tokens) {
+        (usage.output_tokens, usage.unsaid.output) = (0, true);
+    }
+    for part in [&mut usage.cache_read_tokens, &mut usage.cache_write_tokens, &mut usage.reasoning_tokens] {
+        part.take_if(|count| is_odd(count));
+    }
+    usage
 }
 
 impl TokenCount {

@@ -68,7 +68,9 @@ impl Provider for Scripted {
     }
 
     fn embed(&self, _: EmbeddingRequest) -> BoxFuture<'_, Result<Vec<u8>, ProviderError>> {
-        Box::pin(async { Ok(br#"{"data":[],"usage":{"prompt_tokens":8,"total_tokens":8}}"#.to_vec()) })
+        Box::pin(async {
+            Ok(br#"{"data":[{"index":0,"embedding":[0.5]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#.to_vec())
+        })
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
@@ -443,6 +445,24 @@ async fn vectors_have_their_row() {
     close(&books);
     let row = stage.row(By::Client, "indexer");
     assert_eq!((row.input_tokens, row.output_tokens, row.kind.as_deref()), (8, 0, Some("program")));
+}
+
+#[tokio::test]
+async fn a_count_that_no_request_has_is_estimated_and_spends_no_budget() {
+    let budget = Budget { tokens: Some(1_000_000), ..Budget::named("b", Window::Day) };
+    let stage = Stage::new(BookSettings { budgets: vec![budget], ..BookSettings::default() });
+    let (books, provider) = (stage.books(), Scripted::named("p"));
+    let gateway = gateway(&provider, &books);
+    for (input, output) in [(1_000_000_000_000_000_000, 7), (9, u64::MAX), (u64::MAX, u64::MAX)] {
+        provider.will(whole(input, output));
+        gateway.chat(ChatRequest { max_tokens: Some(10), ..from("a") }).await.unwrap();
+    }
+    provider.will(whole(9, 7));
+    gateway.chat(ChatRequest { max_tokens: Some(10), ..from("a") }).await.unwrap();
+    close(&books);
+    let total = stage.total();
+    assert!((16..200).contains(&(total.input_tokens + total.output_tokens)), "{total:?}");
+    assert_eq!((total.done, total.estimated), (4, 3));
 }
 
 #[tokio::test]

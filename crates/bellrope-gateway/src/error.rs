@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use config::ConfigError;
 pub(crate) use excerpt::escape;
 pub use excerpt::{Excerpt, MAX_EXCERPT};
-pub(crate) use words::{CHECK_BALANCE, CHECK_TOOLS_KEY};
+pub(crate) use words::{AT, CHECK_BALANCE, CHECK_TOOLS_KEY};
 use words::{after_semicolon, again, cause, in_brackets, seconds, status_code, suspended};
 
 use crate::message::{Chunk, ErrorInfo};

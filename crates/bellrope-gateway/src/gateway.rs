@@ -9,6 +9,7 @@
 //! | `thoughts.rs` | what models thought before they called tools, and what came with the calls |
 //! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
+//! | `vectors.rs` | vectors, looked at before they count as an answer |
 //! | `stats.rs` | the counters |
 //! | `settings.rs` | [`GatewaySettings`], and the gateway they make |
 //! | `live.rs` | [`LiveGateway`]: a gateway that is exchanged while it is used |
@@ -26,6 +27,7 @@ mod settings;
 mod stats;
 mod thoughts;
 mod upstream;
+mod vectors;
 
 pub use self::core::Gateway;
 pub use answer_stream::AnswerStream;

@@ -293,7 +293,9 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
 fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
     let payload = call.payload();
     let mut request: T = json::from_slice(payload).map_err(|error| {
-        let place = misread::<T>(payload, T::KNOWN, T::REQUIRED);
+        let field = misread::<T>(payload, T::KNOWN, T::REQUIRED);
+        let within = |place: &String| field.is_none_or(|field| place.starts_with(field));
+        let place = json::place_of_fault::<T>(payload).filter(within).or(field.map(str::to_owned));
         unreadable(&place.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")))
     })?;
     let (notes, caller, _) = request.beside();
@@ -310,7 +312,7 @@ fn request_of<T: DeserializeOwned>(call: &OwnedCall) -> Result<T, HandlerError> 
 }
 
 fn unreadable(fault: &str) -> HandlerError {
-    HandlerError::invalid_request(format!("the request cannot be read: {}", Excerpt::new(fault)))
+    HandlerError::invalid_request(format!("the request cannot be read: {}", Excerpt::new(&json::plain_words(fault))))
 }
 
 /// A request without content may be empty; else it is an object that may hold a version.

@@ -13,6 +13,7 @@ mod piece;
 mod repair;
 mod scan;
 mod twins;
+mod words;
 
 #[cfg(feature = "http")]
 pub(crate) use lenient::{Few, amount, count, each, fields, fields_and, is_nothing, number, words};
@@ -25,3 +26,4 @@ pub use repair::{from_slice, from_str, repaired};
 pub(crate) use scan::text_len;
 pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, depth, end_of_string, weight};
 pub(crate) use twins::without_twins;
+pub(crate) use words::{place_of_fault, plain_words};

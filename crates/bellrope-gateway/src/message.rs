@@ -39,7 +39,7 @@ pub use from_tool::FromTool;
 pub use kept::{CancelReport, CancelRequest, ResumeRequest};
 pub use logprobs::{TokenLogprob, TopLogprob};
 pub use request::{ChatRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
-pub use usage::{AnsweredBy, Unsaid, Usage};
+pub use usage::{AnsweredBy, MOST_TOKENS, Unsaid, Usage};
 pub use version::WIRE_VERSION;
 
 /// The `type` in the details of reasoning that stands for an earlier part of the conversation.

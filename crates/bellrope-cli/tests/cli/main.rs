@@ -5,6 +5,7 @@ mod acp_package;
 mod acp_sessions;
 mod api_end;
 mod api_formats;
+mod api_odd;
 mod api_pass;
 mod api_port;
 mod api_port_memory;

@@ -8,6 +8,9 @@ pub(crate) const CHECK_BALANCE: &str = "check the plan and the balance of the ac
 /// The fix of a refusal of a key that is not set here: no other key is to stand in for it.
 pub(crate) const CHECK_TOOLS_KEY: &str = "check the key that the tool sends";
 
+/// What stands in an error before the place in the request that a provider names.
+pub(crate) const AT: &str = " (at `";
+
 pub(super) fn status_code(status: u16) -> &'static str {
     match status {
         401 => "authentication",

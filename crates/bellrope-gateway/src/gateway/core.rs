@@ -23,7 +23,7 @@ use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
 use crate::inbound::{DEFAULT_MODEL, estimate_tokens_of, weigh_tokens};
 use crate::message::{
-    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
+    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelInfo, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
 use crate::provider::{EmbeddingRequest, Provider};
 
@@ -288,17 +288,23 @@ impl Gateway {
         Ok(counted.inspect_err(|error| debug!(target: TARGET, %error, "tokens were not counted")).ok().flatten())
     }
 
-    /// The models of all providers, asked at the same time: `ai.models`.
+    /// The models of all providers, asked at the same time: `ai.models`. Of one that cannot list its models there is the one that is
+    /// set for it, which may well answer.
     pub async fn models(&self) -> ModelList {
-        let asked = self
-            .upstreams
-            .values()
-            .map(|upstream| async { (upstream.provider.name(), upstream.provider.models().await) });
+        let asked =
+            self.upstreams.values().map(|upstream| async { (&upstream.provider, upstream.provider.models().await) });
         let mut list = ModelList { version: WIRE_VERSION, models: Vec::new(), faults: Vec::new() };
-        for (name, answer) in join_all(asked).await {
+        for (provider, answer) in join_all(asked).await {
+            let name = || provider.name().to_owned();
             match answer {
                 Ok(models) => list.models.extend(models),
-                Err(error) => list.faults.push(ProviderFault { provider: name.to_owned(), error: error.info() }),
+                Err(error) => {
+                    // Whoever asks others knows none by itself.
+                    let set = provider.missing().is_none() && !provider.asks_others();
+                    let set = set.then(|| provider.capabilities().default_model).flatten();
+                    list.models.extend(set.map(|id| ModelInfo { id, provider: name(), owner: None }));
+                    list.faults.push(ProviderFault { provider: name(), error: error.info() });
+                }
             }
         }
         list
@@ -319,6 +325,9 @@ impl Gateway {
         request.notes.extend(self.model_name_notice(request.provider.as_deref(), request.model.as_deref()));
         if let Some(seed @ (i64::MIN | i64::MAX)) = request.seed {
             request.notes.push(format!("`seed` is sent as {seed}: no number is further from 0"));
+        }
+        if let Some(most @ u32::MAX) = request.max_tokens {
+            request.notes.push(format!("`max_tokens` is sent as {most}: no number is larger"));
         }
         let mut upstreams = self.upstreams_for(request)?;
         let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) else {
@@ -472,6 +481,7 @@ mod tests {
     use crate::GatewaySettings;
     use crate::account::{Intent, Outcome, Verdict};
     use crate::error::ConfigError;
+    use crate::json;
     use crate::message::{Chunk, ErrorInfo, SequencedChunk, StopReason};
     use crate::providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 
@@ -504,6 +514,22 @@ mod tests {
             let asked = format.read(body.as_bytes(), gateway.names()).unwrap();
             let notes = gateway.chat(asked.chat).await.unwrap().notes;
             assert_eq!(notes.iter().filter(|note| note.contains("seed")).count(), expected, "{written}: {notes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_or_empty_is_said_or_stands_for_nothing() {
+        let gateway = without_env(GatewaySettings::default()).unwrap();
+        let asks = async |fields: &str| {
+            let json = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}]{fields}}}"#);
+            gateway.chat(json::from_str(&json).unwrap()).await.unwrap()
+        };
+        let notes = asks(r#","max_tokens":99999999999"#).await.notes;
+        assert_eq!(notes, ["`max_tokens` is sent as 4294967295: no number is larger"]);
+        let usual = asks("").await;
+        for fields in [r#","model":"""#, r#","model":" ","provider":"""#, r#","model":null,"provider":null"#] {
+            let answer = asks(fields).await;
+            assert_eq!((&answer.model, &answer.notes), (&usual.model, &usual.notes), "{fields}");
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Way {
         tried: usize,
         /// What is to be said of that beside the answer.
         notes: Vec<String>,
+        /// Why the first of these failed: what is told if the request cannot be translated, which says nothing of it.
+        failed: Option<ProviderError>,
     },
 }
 
@@ -95,17 +97,17 @@ impl Gateway {
         };
         let mut upstreams = route.into_iter();
         let note = self.model_name_notice(request.provider.as_deref(), request.model.as_deref());
-        let (mut tried, mut said) = (0, Vec::from_iter(note));
+        let (mut tried, mut said, mut failed) = (0, Vec::from_iter(note), None);
         Notices::new(said.clone()).log();
         let mut next = upstreams.next();
         while let Some(upstream) = next {
             if !upstream.provider.passes(request.format) {
-                return Way::Translated { tried, notes: said };
+                return Way::Translated { tried, notes: said, failed };
             }
             let (account, notes) = match self.account_of(&upstream, &mut request) {
                 Ok(Some(account)) => account,
                 // What its budget has to say is said of the request that is made of it.
-                Ok(None) => return Way::Translated { tried, notes: said },
+                Ok(None) => return Way::Translated { tried, notes: said, failed },
                 Err(error) => {
                     log(&error);
                     return Way::Failed(error);
@@ -119,7 +121,7 @@ impl Gateway {
                     said.extend(notes);
                     return Way::Passed(PassedAnswer { notes: said, ..answer });
                 }
-                Err(failed) => failed,
+                Err(refused) => refused,
             };
             // Whether its key is right, the tool learns of the provider that it asked.
             let may_pass_on = error.may_pass_on(names_model) || tried > 0 && error.is_of_tools_key();
@@ -137,6 +139,7 @@ impl Gateway {
                     }
                     upstream.count_passed_on();
                     said.push(passed_on(from, to, &error));
+                    failed.get_or_insert(error);
                     request = kept;
                     request.forget();
                 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Rejected};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::leave::{Leave, now, somebody};
 use super::stats::{ProviderSnapshot, Stats};
+use super::vectors::looked_at;
 use crate::account::{Account, Books, Intent, Opened};
 use crate::asker::Asker;
 use crate::bucket::Bucket;
@@ -294,11 +294,15 @@ impl Upstream {
         let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
         let leave = self.admit_to(caller, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
-        let outcome = self.provider.embed(request).await;
+        let texts = request.texts;
+        let outcome = match self.provider.embed(request).await {
+            Ok(answer) => looked_at(answer, texts).await,
+            Err(error) => Err(error),
+        };
         leave.settle(outcome.as_ref().err());
         match outcome {
-            Ok(answer) => {
-                if let Some(usage) = usage_of_vectors(&answer) {
+            Ok((answer, usage)) => {
+                if let Some(usage) = usage {
                     running.take_in(&Chunk::Usage(usage));
                 }
                 running.take_in(&Chunk::Done { stop_reason: StopReason::EndTurn });
@@ -424,22 +428,6 @@ impl Drop for Running {
         self.count_used();
         self.upstream.stats.count_over(self.settled);
     }
-}
-
-/// What vectors took, as OpenAI's format has it.
-fn usage_of_vectors(answer: &[u8]) -> Option<Usage> {
-    #[derive(Deserialize)]
-    struct Embeddings {
-        usage: Option<Tokens>,
-    }
-    #[derive(Deserialize)]
-    struct Tokens {
-        prompt_tokens: Option<u64>,
-        total_tokens: Option<u64>,
-    }
-
-    let Tokens { prompt_tokens, total_tokens } = serde_json::from_slice::<Embeddings>(answer).ok()?.usage?;
-    Some(Usage { input_tokens: prompt_tokens.or(total_tokens)?, ..Usage::default() })
 }
 
 /// Whether a request that may have so many tokens, fewer than it asks for, would have its model think for all of them.

@@ -12,7 +12,7 @@ use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
 use crate::inbound::{embedding_response, odd_vectors};
 use crate::json;
-use crate::message::{EmbedRequest, EmbedResponse, Usage, WIRE_VERSION};
+use crate::message::{EmbedRequest, EmbedResponse, MOST_TOKENS, Usage, WIRE_VERSION};
 use crate::provider::EmbeddingRequest;
 use crate::room::AnswerRoom;
 
@@ -26,11 +26,12 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     let (call, _room) = weighed(call, NO_TEXT).await?;
     let read = move || json::from_slice(call.payload()).map(asked);
     let read = if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() };
-    let asked = read.map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
+    let unreadable = |error: serde_json::Error| super::unreadable(&error.to_string());
+    let asked = read.map_err(unreadable)?;
     let answer = match asked {
-        Ok((request, wanted)) => {
+        Ok(request) => {
             let request = EmbeddingRequest { caller: Some(caller), asker, room, ..request };
-            vectors(gateway, request, wanted).await
+            vectors(gateway, request).await
         }
         Err(error) => Err(error),
     };
@@ -48,8 +49,8 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     }
 }
 
-/// The request in OpenAI's format, and the number of its texts.
-fn asked(request: EmbedRequest) -> Result<(EmbeddingRequest, usize), ProviderError> {
+/// The request in OpenAI's format.
+fn asked(request: EmbedRequest) -> Result<EmbeddingRequest, ProviderError> {
     let EmbedRequest { version, provider, model, input, dimensions } = request;
     if version > WIRE_VERSION {
         return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
@@ -57,39 +58,40 @@ fn asked(request: EmbedRequest) -> Result<(EmbeddingRequest, usize), ProviderErr
     if input.is_empty() {
         return Err(ProviderError::InvalidRequest { reason: "the request has no input".into() });
     }
-    let wanted = input.len();
+    let texts = Some(input.len());
     let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);
     fields.extend(dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
     let fields = Value::Object(fields).to_string();
     let (caller, asker, key, room) = (None, Asker::default(), None, AnswerRoom::default());
-    Ok((EmbeddingRequest { provider, model, fields, texts: Some(wanted), caller, asker, key, room }, wanted))
+    Ok(EmbeddingRequest { provider, model, fields, texts, caller, asker, key, room })
 }
 
-async fn vectors(gateway: &Gateway, request: EmbeddingRequest, wanted: usize) -> Result<EmbedResponse, ProviderError> {
+async fn vectors(gateway: &Gateway, request: EmbeddingRequest) -> Result<EmbedResponse, ProviderError> {
     let room = request.room.clone();
     let answer = gateway.embed(request).await?;
     // As it came, in order, as numbers, and as they are sent.
     room.grow_to(2 * answer.len())?;
     if answer.len() <= LARGE {
-        return read(&answer, wanted);
+        return read(&answer);
     }
     let reading = move || {
         // As long as it is at work, whoever asked may be gone.
         let _room = room;
-        read(&answer, wanted)
+        read(&answer)
     };
     apart(reading).await.map_err(|fault| without_thread(&fault))?
 }
 
 /// The vectors of an answer in OpenAI's format.
-fn read(answer: &[u8], wanted: usize) -> Result<EmbedResponse, ProviderError> {
+fn read(answer: &[u8]) -> Result<EmbedResponse, ProviderError> {
     let malformed = |reason: &str| ProviderError::Malformed { reason: Excerpt::new(reason) };
-    let lists = embedding_response(answer, false, Some(wanted)).map_err(|error| odd_vectors(&error))?;
-    let Listed { model, mut data, usage } =
+    let lists = embedding_response(answer, false).map_err(|error| odd_vectors(&error))?;
+    let Listed { model, data, usage } =
         serde_json::from_slice(&lists).map_err(|error| malformed(&error.to_string()))?;
-    data.sort_by_key(|row| row.index);
     let embeddings = data.into_iter().map(|row| row.embedding).collect();
-    let input = usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
+    // A side matter.
+    let count = |name: &str| usage.get(name).and_then(Value::as_u64).filter(|count| *count <= MOST_TOKENS);
+    let input = count("prompt_tokens").or_else(|| count("total_tokens"));
     let usage = input.map(|input_tokens| Usage { input_tokens, ..Usage::default() });
     Ok(EmbedResponse { version: WIRE_VERSION, model, embeddings, usage })
 }
@@ -99,18 +101,11 @@ fn read(answer: &[u8], wanted: usize) -> Result<EmbedResponse, ProviderError> {
 struct Listed {
     model: Option<String>,
     data: Vec<Row>,
-    usage: Option<Counted>,
+    #[serde(default)]
+    usage: Value,
 }
 
 #[derive(Deserialize)]
 struct Row {
-    #[serde(default)]
-    index: u64,
     embedding: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct Counted {
-    prompt_tokens: Option<u64>,
-    total_tokens: Option<u64>,
 }

@@ -1,12 +1,13 @@
 //! Vectors of texts. The request goes to the provider as it came, but for the model's name; so does the answer come back, but
 //! for the form of the vectors where the provider did not keep to the one that was asked for.
 
-use std::collections::HashSet;
+mod input;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use self::input::look;
 use super::fault::Fault;
 use super::wire::{DEFAULT_MODEL, read_wire, route};
 use crate::asker::Asker;
@@ -38,34 +39,22 @@ pub fn embedding_request(body: &[u8], providers: &[String]) -> Result<(Embedding
     }
 
     let Wire { model, input, encoding_format } = read_wire(body)?;
-    if matches!(input.get(), "null" | "[]" | "\"\"") {
-        return Err(Fault::invalid(Some("input"), "there is no input"));
-    }
+    let texts = look(&input).map_err(|words| Fault::invalid(Some("input"), words))?;
     let (provider, model) = route(model.as_deref().unwrap_or(DEFAULT_MODEL), providers);
     let mut fields: Map<String, Value> = read_wire(body)?;
     fields.remove("model");
     let fields = Value::Object(fields).to_string();
     let (caller, asker, key, room) = (None, Asker::default(), None, AnswerRoom::default());
-    let texts = Some(texts_in(input.get()));
     let request = EmbeddingRequest { provider, model, fields, texts, caller, asker, key, room };
     Ok((request, encoding_format.as_deref() == Some("base64")))
 }
 
-/// How many texts an input has: a list of numbers is one.
-fn texts_in(input: &str) -> usize {
-    match serde_json::from_str::<Vec<&RawValue>>(input) {
-        Ok(list) if list.iter().all(|text| text.get().starts_with(['"', '['])) => list.len(),
-        _ => 1,
-    }
-}
-
-/// The answer of a provider, with its vectors in the form that was asked for. `texts`: for how many of them a vector is to come.
+/// The answer of a provider, with its vectors in the form that was asked for, and in the order of their texts.
 ///
 /// # Errors
-/// It is no JSON, or has not one vector for each text: whoever keeps them would keep them for others.
-pub fn embedding_response(answer: &[u8], is_base64: bool, texts: Option<usize>) -> serde_json::Result<Vec<u8>> {
+/// It is no JSON.
+pub fn embedding_response(answer: &[u8], is_base64: bool) -> serde_json::Result<Vec<u8>> {
     let mut answer: Value = json::from_slice(answer)?;
-    check(&answer, texts).map_err(serde::de::Error::custom)?;
     let rows = answer.get_mut("data").and_then(Value::as_array_mut).into_iter().flatten();
     for vector in rows.filter_map(|row| row.get_mut("embedding")) {
         let other = match vector {
@@ -77,6 +66,7 @@ pub fn embedding_response(answer: &[u8], is_base64: bool, texts: Option<usize>) 
             *vector = other;
         }
     }
+    put_in_order(&mut answer);
     serde_json::to_vec(&answer)
 }
 
@@ -86,22 +76,23 @@ pub fn odd_vectors(error: &serde_json::Error) -> ProviderError {
     if error.is_eof() { ProviderError::Truncated { reason } } else { ProviderError::Malformed { reason } }
 }
 
-fn check(answer: &Value, texts: Option<usize>) -> Result<(), String> {
-    let rows = answer.get("data").and_then(Value::as_array).ok_or("there is no list `data` of vectors")?;
-    if let Some(texts) = texts.filter(|texts| *texts != rows.len()) {
-        return Err(format!("{} vectors came for {texts} texts", rows.len()));
-    }
-    let is_vector =
-        |row: &Value| matches!(row.get("embedding"), Some(Value::Array(_) | Value::String(_) | Value::Object(_)));
-    if let Some(at) = rows.iter().position(|row| !is_vector(row)) {
-        return Err(format!("`data[{at}]` has no vector"));
-    }
-    let indices: Vec<_> = rows.iter().filter_map(|row| row.get("index")).filter_map(Value::as_u64).collect();
-    let known: HashSet<_> = indices.iter().collect();
-    if known.len() < indices.len() || indices.iter().any(|index| *index >= rows.len() as u64) {
-        return Err("the vectors do not say which text each of them is of: their `index` is odd".to_owned());
-    }
-    Ok(())
+/// Puts vectors in the order of their texts, as many tools go by that alone, and has each say its place as a number.
+fn put_in_order(answer: &mut Value) {
+    let Some(rows) = answer.get_mut("data").and_then(Value::as_array_mut) else { return };
+    let place = |(at, row): (usize, &Value)| match row.get("index") {
+        None | Some(Value::Null) => Some(at),
+        Some(Value::String(digits)) => digits.parse().ok(),
+        Some(index) => usize::try_from(index.as_u64()?).ok(),
+    };
+    let Some(places) = rows.iter().enumerate().map(place).collect::<Option<Vec<_>>>() else { return };
+    let mut placed: Vec<_> = places.into_iter().zip(rows.drain(..)).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    rows.extend(placed.into_iter().map(|(place, mut row)| {
+        if let Some(fields) = row.as_object_mut() {
+            fields.insert("index".to_owned(), place.into());
+        }
+        row
+    }));
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "vectors are of 32-bit numbers")]
@@ -164,6 +155,12 @@ mod tests {
             (json!({"model": "m"}), "missing field `input`"),
             (json!({"input": ""}), "there is no input"),
             (json!({"input": null}), "there is no input"),
+            (json!({"input": []}), "there is no input"),
+            (json!({"input": true}), "input is a text"),
+            (json!({"input": -1}), "input is a text"),
+            (json!({"input": {}}), "input is a text"),
+            (json!({"input": [{}]}), "each element of input"),
+            (json!({"input": ["a", null]}), "each element of input"),
             (json!([]), "cannot be read"),
         ] {
             let fault = embedding_request(body.to_string().as_bytes(), &[]).unwrap_err().to_string();
@@ -179,42 +176,35 @@ mod tests {
             [(&numbers, true, &text), (&text, true, &text), (&text, false, &numbers), (&numbers, false, &numbers)]
         {
             let sent = answer(sent.clone()).to_string();
-            let seen = embedding_response(sent.as_bytes(), is_base64, Some(1)).unwrap();
+            let seen = embedding_response(sent.as_bytes(), is_base64).unwrap();
             let seen: Value = serde_json::from_slice(&seen).unwrap();
             assert_eq!(seen, answer(expected.clone()), "{is_base64}");
         }
         for odd in [json!("!"), json!("AAA"), json!({"a": 1})] {
-            let seen = embedding_response(answer(odd.clone()).to_string().as_bytes(), false, None).unwrap();
+            let seen = embedding_response(answer(odd.clone()).to_string().as_bytes(), false).unwrap();
             assert_eq!(serde_json::from_slice::<Value>(&seen).unwrap(), answer(odd), "what cannot be read stays");
         }
-        assert!(embedding_response(b"<html>", true, None).is_err());
+        assert!(embedding_response(b"<html>", true).is_err());
     }
 
     #[test]
-    fn vectors_that_are_not_one_for_each_text_are_refused() {
-        let (zero, one) = (json!({"index": 0, "embedding": [1.0]}), json!({"index": 1, "embedding": [2.0]}));
-        let of = |rows: &[&Value], texts| {
-            let answer = json!({ "data": rows }).to_string();
-            embedding_response(answer.as_bytes(), false, texts).map(drop).map_err(|error| odd_vectors(&error))
-        };
-        assert!(of(&[&zero, &one], Some(2)).is_ok() && of(&[&one, &zero], Some(2)).is_ok());
-        assert!(of(&[&zero, &one], None).is_ok());
-        let (null, far) = (json!({"index": 1, "embedding": null}), json!({"index": 9, "embedding": [1.0]}));
-        for (rows, texts) in [
-            (&[&zero][..], 2),
-            (&[&zero, &one], 1),
-            (&[], 1),
-            (&[&zero, &null], 2),
-            (&[&zero, &zero], 2),
-            (&[&zero, &far], 2),
+    fn vectors_come_in_the_order_of_their_texts() {
+        let row = |index: Value, number: f64| json!({"index": index, "embedding": [number]});
+        let (first, second) = (row(json!(0), 1.0), row(json!(1), 2.0));
+        for rows in [
+            [second.clone(), first.clone()],
+            [first.clone(), second.clone()],
+            [row(json!("1"), 2.0), row(json!("0"), 1.0)],
+            [row(json!(null), 1.0), json!({"embedding": [2.0]})],
         ] {
-            assert_eq!(of(rows, Some(texts)).unwrap_err().code(), "malformed", "{rows:?}");
+            let mut answer = json!({"data": rows});
+            put_in_order(&mut answer);
+            assert_eq!(answer, json!({"data": [first, second]}));
         }
-        let cut = embedding_response(b"{\"data\":[{\"embedding\":[1", false, Some(1)).unwrap_err();
-        assert_eq!(odd_vectors(&cut).code(), "truncated");
-        for (input, texts) in [("\"a\"", 1), ("[\"a\",\"b\"]", 2), ("[1,2,3]", 1), ("[[1],[2]]", 2)] {
-            assert_eq!(texts_in(input), texts, "{input}");
-        }
+        let odd = json!({"data": [row(json!({}), 2.0), first]});
+        let mut same = odd.clone();
+        put_in_order(&mut same);
+        assert_eq!(same, odd);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Errors, each with its status, in the form of OpenAI or of Anthropic.
 
+mod named;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::named::{is_providers, named_field, providers_code};
 use super::stamp::serial;
 use crate::error::ProviderError;
 use crate::message::ErrorInfo;
@@ -52,8 +55,8 @@ pub struct Fault {
     pub allow: Option<&'static str>,
     code: String,
     message: String,
-    /// The field of the request that is at fault.
-    param: Option<&'static str>,
+    /// The field of the request that is at fault, or the place in it.
+    param: Option<Cow<'static, str>>,
     /// Whether OpenAI has an error of its own for it, which calls all that is not there an invalid request.
     is_openais: bool,
 }
@@ -61,7 +64,12 @@ pub struct Fault {
 impl Fault {
     /// The request is at fault.
     pub fn invalid(param: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { param, ..Self::of(400, "invalid_request", message) }
+        Self { param: param.map(Cow::Borrowed), ..Self::of(400, "invalid_request", message) }
+    }
+
+    /// The request is at fault at this place, as in `messages[1].role`.
+    pub(super) fn misread(place: Option<String>, message: impl Into<String>) -> Self {
+        Self { param: place.map(Cow::Owned), ..Self::of(400, "invalid_request", message) }
     }
 
     /// Whoever asks must show another key.
@@ -81,7 +89,7 @@ impl Fault {
 
     /// There is no such thing, with a code and a field of their own.
     pub(crate) fn missing(code: &str, param: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { param, is_openais: true, ..Self::of(404, code, message) }
+        Self { param: param.map(Cow::Borrowed), is_openais: true, ..Self::of(404, code, message) }
     }
 
     /// A response is asked for that is not kept: what OpenAI says of one that it does not know.
@@ -128,6 +136,11 @@ impl Fault {
         Self { retry_after: wait.map(seconds), ..self }
     }
 
+    /// Whether it was this program that found the request at fault, and no provider.
+    pub fn is_invalid_here(&self) -> bool {
+        self.status == 400 && !is_providers(&self.message)
+    }
+
     /// As JSON.
     pub fn body(&self, form: ErrorForm) -> Vec<u8> {
         let json = match form {
@@ -141,6 +154,12 @@ impl Fault {
     /// The kind of error in the gateway's word.
     pub(super) fn code(&self) -> &str {
         &self.code
+    }
+
+    /// The field of the request that is at fault, or the place in it.
+    #[cfg(test)]
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
     }
 
     /// What is wrong.
@@ -165,7 +184,7 @@ impl Fault {
             "not_found" if says("model_not_found") => "model_not_found",
             "invalid_request" | "provider_error" if says("content_filter") => "content_filter",
             // By a word such as `unsupported_parameter` tools change what they ask for.
-            "invalid_request" => stated(&self.message).unwrap_or("invalid_request"),
+            "invalid_request" => providers_code(&self.message).unwrap_or(&self.code),
             code => code,
         }
     }
@@ -204,7 +223,7 @@ impl Fault {
         OpenAiError {
             message: &self.message,
             r#type: kind,
-            param: self.param,
+            param: self.param.as_deref(),
             code: Some(self.openais_code()).filter(|code| !code.is_empty()),
         }
     }
@@ -225,15 +244,6 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The provider's own code of a request that it refuses.
-fn stated(message: &str) -> Option<&str> {
-    let rest = message.strip_prefix("the provider answered ")?;
-    let (_, code) = rest.split_once(" (").filter(|(status, _)| !status.contains(':'))?;
-    let code = code.split_once("):")?.0;
-    let is_word = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !code.ends_with("error");
-    (is_word && !code.is_empty()).then_some(code)
-}
-
 /// An id that a tool sent, fit to be said again.
 fn shown(id: &str) -> String {
     id.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
@@ -248,7 +258,7 @@ struct OpenAi<'a> {
 struct OpenAiError<'a> {
     message: &'a str,
     r#type: &'static str,
-    param: Option<&'static str>,
+    param: Option<&'a str>,
     code: Option<&'a str>,
 }
 
@@ -268,7 +278,9 @@ struct AnthropicError<'a> {
 impl From<ErrorInfo> for Fault {
     fn from(info: ErrorInfo) -> Self {
         let ErrorInfo { code, message, retryable, .. } = info;
-        Self { retryable, ..Self::of(status(&code), code, message) }
+        let param =
+            if code == "invalid_request" { named_field(&message).map(|name| name.to_owned().into()) } else { None };
+        Self { retryable, param, ..Self::of(status(&code), code, message) }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::count::estimate_tokens_of;
 use super::fault::{ErrorForm, Fault};
 use super::messages::without_mark;
-use super::wire::{model_of, route};
+use super::wire::{model_of, no_json, route};
 use super::writer::named;
 use crate::apart::LONG;
 use crate::error::ProviderError;
-use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest};
+use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest, Unreadable};
 
 /// Reads no more of a request than has to be known to send it on as it came. `providers`: the names that may stand before a
 /// model's name. `None` for one that wants something of this program, such as an answer to be asked for later.
@@ -28,7 +29,7 @@ use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest};
 /// # Errors
 /// It is no JSON object, or the name of its model is none.
 pub fn pass_request(format: PassFormat, body: Bytes, providers: &[String]) -> Result<Option<PassRequest>, Fault> {
-    let envelope = Envelope::read(&body).map_err(|error| Fault::invalid(None, error.to_string()))?;
+    let envelope = Envelope::read(&body).map_err(|error| unreadable(error, &body))?;
     // No other format has such a field.
     if envelope.background && format == PassFormat::Responses {
         return Ok(None);
@@ -43,6 +44,21 @@ pub fn pass_request(format: PassFormat, body: Bytes, providers: &[String]) -> Re
         request.set_tokens(estimate_tokens_of(request.body()));
     }
     Ok(Some(request))
+}
+
+/// Why a request cannot go on as it came, and where it cannot be read.
+fn unreadable(error: Unreadable, body: &[u8]) -> Fault {
+    match error {
+        Unreadable::NoObject => no_json(body).map_or_else(
+            || {
+                let place = serde_json::from_slice::<IgnoredAny>(body).err().map(|error| format!(" ({error})"));
+                Fault::invalid(None, format!("{error}{}", place.unwrap_or_default()))
+            },
+            |words| Fault::invalid(None, words),
+        ),
+        Unreadable::Twins(field) => Fault::invalid(Some(field), error.to_string()),
+        Unreadable::Model => Fault::invalid(Some("model"), error.to_string()),
+    }
 }
 
 /// The end of a stream in this format that broke off, in the bytes that tell a tool so.
@@ -140,7 +156,15 @@ mod tests {
             let passed = pass_request(format, Bytes::from_static(br#"{"background":true}"#), &[]).unwrap();
             assert!(passed.is_some(), "{format:?} has no such field: it is the provider's business");
         }
-        assert_eq!(read(b"[]").unwrap_err().status, 400);
+        for (body, words) in [
+            (&b"[]"[..], "it is no whole JSON object"),
+            (b"", "it has no body"),
+            (b"\xff\xfe{\0", "no UTF-8"),
+            (b"{\"a\":1,}", "at line 1 column 8"),
+        ] {
+            let fault = read(body).unwrap_err();
+            assert!(fault.status == 400 && fault.to_string().contains(words), "{fault}");
+        }
         assert_eq!(read(br#"{"model":"default"}"#).unwrap().unwrap().model, None);
     }
 }

@@ -23,15 +23,30 @@ const MAX_MODEL: usize = 512;
 /// # Errors
 /// It cannot be read; the words name the field.
 pub(super) fn read_wire<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
-    json::from_slice(body).map_err(|error| {
-        let text = String::from_utf8_lossy(body);
-        let text = json::repaired(&text);
-        let text = json::without_twins(&text);
-        let read = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(&text));
-        let place = read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?");
-        let place = place.map(|path| format!("{path}: ")).unwrap_or_default();
-        Fault::invalid(None, format!("the request cannot be read: {place}{error}"))
+    json::from_slice(body).map_err(|error| match no_json(body) {
+        Some(words) => Fault::invalid(None, words),
+        None => {
+            let place = json::place_of_fault::<T>(body);
+            let shown = place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+            let words = format!("the request cannot be read: {shown}{}", json::plain_words(&error.to_string()));
+            Fault::misread(place, words)
+        }
     })
+}
+
+/// What is wrong with a body that nobody can take for JSON.
+pub(super) fn no_json(body: &[u8]) -> Option<String> {
+    let why = if body.trim_ascii().is_empty() {
+        "it has no body"
+    } else if body.starts_with(b"\xff\xfe")
+        || body.starts_with(b"\xfe\xff")
+        || body.iter().take(4).any(|byte| *byte == 0)
+    {
+        "its text is no UTF-8"
+    } else {
+        return None;
+    };
+    Some(format!("the request cannot be read: {why}; send a JSON object as UTF-8"))
 }
 
 /// The model that a request names. It stands in every event of the answer again, so its length is bounded.
@@ -198,6 +213,36 @@ mod tests {
             ("", None, None),
         ] {
             assert_eq!(route(name, &providers), (provider, model), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why_and_where() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "it is read to see how that fails")]
+        struct Request {
+            messages: Vec<Message>,
+            format: Option<Message>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "as above")]
+        struct Message {
+            role: String,
+        }
+
+        for (body, words, param) in [
+            (&b""[..], "it has no body", None),
+            (b" \n", "it has no body", None),
+            (b"\xff\xfe{\0}\0", "is no UTF-8", None),
+            (b"{\0}\0", "is no UTF-8", None),
+            (b"{\"messages\":[],}", "trailing comma at line 1 column 16", None),
+            (b"{\"messages\":[]} x", "trailing characters at line 1 column 17", None),
+            (b"{\"messages\":[{\"role\":7}]}", "messages[0].role: invalid type", Some("messages[0].role")),
+            (b"{\"messages\":[],\"format\":\"x\"}", "expected an object at line 1", Some("format")),
+        ] {
+            let fault = read_wire::<Request>(body).unwrap_err();
+            assert!(fault.to_string().contains(words), "{fault}");
+            assert_eq!(fault.param(), param, "{fault}");
         }
     }
 

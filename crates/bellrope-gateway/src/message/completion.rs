@@ -18,10 +18,10 @@ pub struct CompletionRequest {
     #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// As in [`ChatRequest::provider`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// As in [`ChatRequest::model`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// As in [`ChatRequest::system`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

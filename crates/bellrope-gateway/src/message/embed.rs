@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient;
 use super::usage::Usage;
 use super::version::{version, wire_version};
 
@@ -21,10 +22,10 @@ pub struct EmbedRequest {
     pub version: u32,
     /// As in [`ChatRequest::provider`](super::ChatRequest::provider). No fallback is asked: another model's vectors mean
     /// something else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// As in [`ChatRequest::model`](super::ChatRequest::model).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The texts. At least one.
     pub input: Vec<String>,

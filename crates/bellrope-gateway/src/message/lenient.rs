@@ -21,6 +21,14 @@ pub fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(dese
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// A name. Null and a text of nothing stand for none.
+///
+/// # Errors
+/// It is no text.
+pub fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|name| !name.trim().is_empty()))
+}
+
 /// The arguments of a call of a tool: any value. A list or an object of more than 256 bytes is kept as a string that holds
 /// its text, as arguments may be: a tree of it could take a hundred times as much memory.
 ///

@@ -34,10 +34,10 @@ pub struct ChatRequest {
     #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The provider's name; the gateway's default one if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// The model's name as the provider knows it; the provider's default one if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::name", skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Instructions that stand before the conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

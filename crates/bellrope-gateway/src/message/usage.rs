@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most tokens that one request or answer may have taken. A larger count is none: no model reads or writes so many, and a
+/// budget would be spent by it.
+pub const MOST_TOKENS: u64 = 100_000_000;
+
 /// What an answer took. Counts are the provider's own tokens.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {

@@ -11,7 +11,7 @@
 //!
 //! These serve the way to a provider. The way from and to a tool is [`inbound`](crate::inbound)'s, which needs no HTTP client.
 //! No format knows a socket or a clock. What an answer is, whatever its format, is in `answer.rs`, `calls.rs` (calls of tools),
-//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took), `reasoning_details.rs` (what
+//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took), `listing.rs` (models), `reasoning_details.rs` (what
 //! goes back with thoughts) and `fault.rs` (errors).
 //! Without the feature `http` only their names are here, so that settings that name
 //! one are understood and refused in words.
@@ -43,6 +43,8 @@ mod heard;
 mod history;
 #[cfg(feature = "http")]
 mod ids;
+#[cfg(feature = "http")]
+mod listing;
 #[cfg(all(test, feature = "http"))]
 mod odd_answers;
 #[cfg(feature = "http")]
@@ -72,6 +74,8 @@ pub(crate) use extra::push_extra;
 pub(crate) use fault::{MAX_ERROR_BODY, StatedFault, is_retryable};
 #[cfg(feature = "http")]
 pub use heard::Heard;
+#[cfg(feature = "http")]
+pub(crate) use listing::models_in;
 #[cfg(feature = "http")]
 pub(crate) use reader::reported;
 #[cfg(feature = "http")]

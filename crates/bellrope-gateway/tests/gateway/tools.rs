@@ -397,6 +397,25 @@ async fn vectors_come_from_providers_of_openais_format_and_are_refused_in_words_
 }
 
 #[tokio::test]
+async fn an_error_in_the_place_of_vectors_is_one() {
+    for (body, code, words) in [
+        (r#"{"error":{"message":"boom","code":429}}"#, "rate_limited", "boom"),
+        (r#"{"data":[],"error":"boom"}"#, "provider_error", "boom"),
+        ("<html><body>Not here</body></html>", "malformed", "<html>"),
+        (r#"{"data":[{"index":0,"embedding":[0.1"#, "truncated", "cut off"),
+        (r#"{"data":[{"index":0,"embedding":[NaN]}]}"#, "malformed", "NaN"),
+        (r#"{"data":[{"index":0,"embedding":[1.0]},{"index":1,"embedding":[1.0]}]}"#, "malformed", "2 vectors came"),
+    ] {
+        let fake = Fake::replying("200 OK", "content-type: application/json\r\n", body).await;
+        let gateway = gateway(&fake, Format::ChatCompletions, fake.config(Format::ChatCompletions));
+        let (request, _) = embedding_request(b"{\"input\":\"Hi\"}", &[]).unwrap();
+        let error = soon(gateway.embed(request)).await.unwrap_err();
+        assert!(error.code() == code && error.to_string().contains(words), "{body}: {error}");
+        assert_eq!(gateway.snapshot().providers[0].done, 0, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_note_is_a_comment_that_no_tool_reads() {
     for tool in TOOLS {
         let mut writer = read(tool, &question(tool)).writer;

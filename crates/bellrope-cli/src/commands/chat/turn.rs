@@ -78,7 +78,10 @@ async fn show(
 /// Says what an answer took, and why it stopped if it stopped early.
 fn part(screen: &mut Screen, figures: &Figures, stop_reason: StopReason) -> Outcome {
     if stop_reason != StopReason::EndTurn {
-        screen.note(&format!("the model stopped early: {}", word(stop_reason)))?;
+        screen.note(&match stop_reason {
+            StopReason::Other => "the model stopped for a reason that is not known".to_owned(),
+            early => format!("the model stopped early: {}", word(early)),
+        })?;
     }
     screen.aside(&figures.line())
 }

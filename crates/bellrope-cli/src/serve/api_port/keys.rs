@@ -1,5 +1,7 @@
 //! The tokens that tools show, and who asks by them.
 
+use std::borrow::Cow;
+
 use bellrope_books::{KeyHolder, Tokens, holds_token};
 use bellrope_gateway::{Asker, AskerKind, inbound::Fault};
 use hyper::{
@@ -11,6 +13,8 @@ use super::paths::Endpoint;
 
 /// Where tools show a key, beside `Authorization`.
 pub(super) const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+/// Where tools of other formats do.
+const OTHERS: [&str; 4] = ["x-goog-api-key", "x-auth-token", "x-api-token", "proxy-authorization"];
 
 /// Refuses a head that shows two keys in one place: readers differ in which of them counts, and a provider would be sent
 /// another than the one that was looked at.
@@ -45,8 +49,8 @@ impl Keys {
     pub(super) fn asker(&self, headers: &HeaderMap, endpoint: &Endpoint<'_>) -> Result<Asker, Fault> {
         let endpoint_path = endpoint.path();
         let mut is_wrong = false;
-        for shown in shown(headers) {
-            match self.tokens.as_ref().map_or(KeyHolder::Foreign, |tokens| tokens.find(shown)) {
+        for shown in shown(headers).map(Cow::Borrowed).chain(elsewhere(headers)) {
+            match self.tokens.as_ref().map_or(KeyHolder::Foreign, |tokens| tokens.find(&shown)) {
                 KeyHolder::Token(name) => return Ok(Asker::new(AskerKind::Token, &name, endpoint_path)),
                 KeyHolder::Wrong => is_wrong = true,
                 KeyHolder::Foreign => {}
@@ -70,10 +74,12 @@ impl Keys {
     }
 
     /// The key that counts of those that a tool shows: one of ours that is right, else the first.
-    pub(super) fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let is_ours =
-            |key: &&str| matches!(self.tokens.as_ref().map(|tokens| tokens.find(key)), Some(KeyHolder::Token(_)));
-        shown(headers).find(is_ours).or_else(|| shown(headers).find(|key| !key.is_empty()))
+    pub(super) fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+        let is_ours = |key: &Cow<'_, str>| {
+            matches!(self.tokens.as_ref().map(|tokens| tokens.find(key)), Some(KeyHolder::Token(_)))
+        };
+        let mut all = shown(headers).map(Cow::Borrowed).chain(elsewhere(headers));
+        all.find(is_ours).or_else(|| shown(headers).find(|key| !key.is_empty()).map(Cow::Borrowed))
     }
 }
 
@@ -87,6 +93,48 @@ fn shown(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     });
     let plain = KEYS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
     bearer.chain(plain.map(str::trim))
+}
+
+/// Tokens of ours where no tool of these formats shows a key. A request without its token would go past its budget, and nobody
+/// would know.
+fn elsewhere(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
+    let odd = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let value = value.to_str().ok()?.trim();
+        let (scheme, rest) = value.split_once(' ').unwrap_or(("", value));
+        match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => None,
+            // A name and a password.
+            "basic" => String::from_utf8(decoded(rest.trim())?).ok().map(Cow::Owned),
+            _ => Some(Cow::Borrowed(rest.trim())),
+        }
+    });
+    let parts = odd.flat_map(|odd| {
+        let parts: Vec<_> = odd.split([':', ' ', ',']).filter(|part| holds_token(part)).map(str::to_owned).collect();
+        parts.into_iter().map(Cow::Owned)
+    });
+    let others = OTHERS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
+    parts.chain(others.map(str::trim).filter(|key| holds_token(key)).map(Cow::Borrowed))
+}
+
+/// What stands in base64.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
+    for digit in text.trim_end_matches('=').bytes() {
+        let digit = match digit {
+            b'-' => b'+',
+            b'_' => b'/',
+            digit => digit,
+        };
+        bits = bits << 6 | u32::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -131,10 +179,54 @@ mod tests {
             &[("authorization", "Bearer sk-other"), ("x-api-key", &*token)],
             &[("authorization", &*bearer), ("api-key", "sk-other")],
         ] {
-            assert_eq!(keys.shown(&headers(pairs)), Some(&*token), "{pairs:?}");
+            assert_eq!(keys.shown(&headers(pairs)).as_deref(), Some(&*token), "{pairs:?}");
         }
-        assert_eq!(keys.shown(&headers(&[("authorization", "Bearer sk-1"), ("x-api-key", "sk-2")])), Some("sk-1"));
+        assert_eq!(
+            keys.shown(&headers(&[("authorization", "Bearer sk-1"), ("x-api-key", "sk-2")])).as_deref(),
+            Some("sk-1")
+        );
         assert_eq!(keys.shown(&headers(&[("authorization", "Basic dTpw"), ("x-api-key", " ")])), None);
+    }
+
+    #[test]
+    fn a_token_of_ours_counts_or_is_refused_in_every_place_that_takes_a_key() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = Tokens::at(home.path().join("tokens.json"));
+        let token = tokens.add("codex", &[]).unwrap().token;
+        let keys = Keys::new(Some(tokens), false);
+        let basic = |text: &str| {
+            const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+            let mut out = "Basic ".to_owned();
+            for group in text.as_bytes().chunks(3) {
+                let [a, b, c] = [0, 1, 2].map(|at| u32::from(group.get(at).copied().unwrap_or(0)));
+                let bits = a << 16 | b << 8 | c;
+                let digit = |at: usize| char::from(DIGITS[(bits >> (18 - 6 * at)) as usize & 63]);
+                out.extend((0..4).map(|at| if at <= group.len() { digit(at) } else { '=' }));
+            }
+            out
+        };
+        for shown in [&*token, "brt_0000"] {
+            for (place, value) in [
+                ("authorization", shown.to_owned()),
+                ("authorization", format!("Token {shown}")),
+                ("authorization", format!("ApiKey  {shown}")),
+                ("authorization", basic(&format!("user:{shown}"))),
+                ("authorization", basic(&format!("{shown}:"))),
+                ("x-goog-api-key", shown.to_owned()),
+                ("x-auth-token", shown.to_owned()),
+                ("proxy-authorization", format!("Bearer {shown}")),
+            ] {
+                let map = headers(&[(place, &value)]);
+                let asker = keys.asker(&map, &Endpoint::Models).map(|asker| asker.kind).map_err(|fault| fault.status);
+                let is_right = shown == token;
+                assert_eq!(asker, if is_right { Ok(AskerKind::Token) } else { Err(401) }, "{place}: {value}");
+                assert_eq!(keys.shown(&map).as_deref() == Some(&*token), is_right, "{place}: {value}");
+            }
+        }
+        for value in ["Basic dTpw", "Token sk-1", "Basic !", "Negotiate x"] {
+            let asker = keys.asker(&headers(&[("authorization", value)]), &Endpoint::Models).unwrap();
+            assert_eq!(asker.kind, AskerKind::Unknown, "{value}");
+        }
     }
 
     // Row 61: Bearer plus a stale x-api-key.

@@ -1,7 +1,10 @@
 //! The models of all providers, in the form of OpenAI or of Anthropic.
 
-use bellrope_gateway::{ModelInfo, ModelList, inbound::ErrorForm};
+use bellrope_gateway::{ModelInfo, ModelList, ProviderFault, inbound::ErrorForm};
 use serde::Serialize;
+
+/// The code of the error of a provider that lacks what it needs to be asked.
+const NO_KEY: &str = "not_configured";
 
 /// When a model was made, for tools that want to know: providers do not say.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
@@ -34,6 +37,30 @@ pub(super) fn one(list: &ModelList, name: &str, form: ErrorForm) -> Option<serde
         ErrorForm::OpenAi => serde_json::to_vec(&OpenAi::from(found)),
         ErrorForm::Anthropic => serde_json::to_vec(&Anthropic::from(found)),
     })
+}
+
+/// What is to be said of a list: whose models are missing. Of a provider without a key, which nobody asks, the start of the server says it.
+pub(super) fn faults(list: &ModelList) -> Vec<String> {
+    list.faults.iter().filter(|fault| fault.error.code != NO_KEY).map(fault).collect()
+}
+
+fn fault(fault: &ProviderFault) -> String {
+    format!("the models of `{}` are not known: {}", fault.provider, fault.error.message)
+}
+
+/// The provider that would be asked for a model of this name, if that could not list its models, so that there may be one; and
+/// what is to be said of that. `known`: the names of all providers, and that of the default one.
+pub(super) fn unlisted<'a>(
+    list: &'a ModelList,
+    name: &str,
+    (known, default): (&[String], &str),
+) -> Option<(&'a str, String)> {
+    let head = name.split_once('/').filter(|(_, model)| !model.is_empty()).map(|(head, _)| head);
+    let asked = head.filter(|head| known.iter().any(|known| known == head)).unwrap_or(default);
+    let found = list.faults.iter().find(|fault| fault.provider == asked)?;
+    // One without a key answers nothing.
+    let may_answer = found.error.code != NO_KEY && name != "default" && !known.iter().any(|known| known == name);
+    may_answer.then(|| (found.provider.as_str(), fault(found)))
 }
 
 /// What stands for a provider's own model, as the name `default` does: under that name.
@@ -92,5 +119,40 @@ struct Anthropic {
 impl From<&ModelInfo> for Anthropic {
     fn from(model: &ModelInfo) -> Self {
         Self { r#type: "model", id: id(model), display_name: model.id.clone(), created_at: UNKNOWN_TIME }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope_gateway::ErrorInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_model_of_a_provider_that_lists_none_may_be_there() {
+        let fault = |provider: &str, code: &str| {
+            let error = ErrorInfo { code: code.into(), message: "gone".into(), retryable: false, not_sent: false };
+            ProviderFault { provider: provider.into(), error }
+        };
+        let faults = vec![fault("mine", "not_found"), fault("keyless", "not_configured")];
+        let list = ModelList { version: 1, models: Vec::new(), faults };
+        let known = ["keyless", "mine", "open"].map(str::to_owned);
+        for (name, default, expected) in [
+            ("mine/x", "open", Some("mine")),
+            ("mine/x/y", "open", Some("mine")),
+            ("x", "mine", Some("mine")),
+            ("some/x", "mine", Some("mine")),
+            ("mine/", "open", None),
+            ("mine", "mine", None),
+            ("default", "mine", None),
+            ("open/x", "mine", None),
+            ("x", "open", None),
+            ("keyless/x", "open", None),
+        ] {
+            let found = unlisted(&list, name, (&known, default));
+            assert_eq!(found.map(|(provider, _)| provider), expected, "{name} {default}");
+        }
+        let notes = super::faults(&list);
+        assert_eq!(notes, ["the models of `mine` are not known: gone"]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_books::holds_token;
 use bellrope_gateway::{
-    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ServerStop, Told, Way,
+    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ProviderError, ServerStop, Told, Way,
     apart::LONG,
     inbound::{Fault, cut_off, pass_request},
     pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, PassRequest, ToolKey},
@@ -60,13 +60,14 @@ impl Head {
 pub(super) enum Sent {
     /// The answer.
     Answered(Response<AnswerBody>),
-    /// It is to be translated, after so many providers were asked in vain, of which something is to be said.
-    Not { tried: usize, notes: Vec<String> },
+    /// It is to be translated, after so many providers were asked in vain, of which something is to be said. `failed`: why the first
+    /// of them did not answer.
+    Not { tried: usize, notes: Vec<String>, failed: Option<ProviderError> },
 }
 
 impl Sent {
     /// It is to be translated, and nobody was asked.
-    const NOT: Self = Self::Not { tried: 0, notes: Vec::new() };
+    const NOT: Self = Self::Not { tried: 0, notes: Vec::new(), failed: None };
 }
 
 /// Sends a request as it came, if the provider whose turn it is takes it so. `is_kept`: whether a response of this id is kept
@@ -102,7 +103,7 @@ pub(super) async fn send(
         Way::Refused(_) | Way::Failed(_) if format == PassFormat::CountTokens => Ok(Sent::NOT),
         Way::Refused(refusal) => Ok(Sent::Answered(answer(refusal.status, &refusal.headers, JSON, full(refusal.body)))),
         Way::Failed(error) => Err(error.into()),
-        Way::Translated { tried, notes } => Ok(Sent::Not { tried, notes }),
+        Way::Translated { tried, notes, failed } => Ok(Sent::Not { tried, notes, failed }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The paths, the methods they take, and the form of their errors.
 
+use std::borrow::Cow;
+
 use bellrope_gateway::inbound::{ErrorForm, Fault, ToolFormat};
 use hyper::{HeaderMap, Method};
 
@@ -37,6 +39,16 @@ const PATHS: [(&str, &str, Endpoint<'static>); 7] = [
     ("POST", "/v1/messages/count_tokens", Endpoint::CountTokens),
     ("GET, HEAD", "/v1/models", Endpoint::Models),
 ];
+
+/// A path as it is meant. A tool that adds its path to a base URL with a slash at its end sends two of them, or one at the end.
+pub(super) fn meant(path: &str) -> Cow<'_, str> {
+    let path = path.trim_end_matches('/');
+    if !path.contains("//") {
+        return path.into();
+    }
+    let mut last = '\0';
+    path.chars().filter(|c| std::mem::replace(&mut last, *c) != '/' || *c != '/').collect()
+}
 
 impl<'a> Endpoint<'a> {
     /// What a path without slashes at its end stands for.
@@ -120,6 +132,15 @@ fn form_by(headers: &HeaderMap) -> ErrorForm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slashes_that_a_base_url_has_too_many_are_passed_over() {
+        for path in ["/v1/messages", "/v1//messages", "//v1/messages", "//v1///messages//", "/v1/messages/"] {
+            assert_eq!(meant(path), "/v1/messages", "{path}");
+        }
+        assert_eq!((meant("/"), meant("//"), meant("/v1//")), ("".into(), "".into(), "/v1".into()));
+        assert_eq!(meant("/v1/models/a%2F%2Fb/c"), "/v1/models/a%2F%2Fb/c");
+    }
 
     #[test]
     fn every_format_has_its_path_here() {

@@ -38,7 +38,7 @@ use super::{
     models,
     on_its_own::on_its_own,
     pass::{self, Head, Sent},
-    paths::Endpoint,
+    paths::{self, Endpoint},
     stored::{self, Next, Owners},
 };
 
@@ -101,7 +101,7 @@ impl Service {
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        let path = request.uri().path().trim_end_matches('/').to_owned();
+        let path = paths::meant(request.uri().path()).into_owned();
         let endpoint = Endpoint::of(&path);
         let form = match &endpoint {
             Ok(endpoint) => endpoint.form(request.headers()),
@@ -141,7 +141,7 @@ impl Service {
         if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(..)) {
             guard::check_json(request.headers())?;
         }
-        let owner = self.owners.of(self.keys.shown(request.headers()));
+        let owner = self.owners.of(self.keys.shown(request.headers()).as_deref());
         if let Endpoint::Response(id, deed) = endpoint {
             let (method, query) = (request.method(), request.uri().query());
             return kept(stored::about(&self.gateway, &owner, (method, deed), (id, query), &self.end)?);
@@ -155,15 +155,25 @@ impl Service {
             Endpoint::Ask(format) => self.ask(format, owner, head, body).await,
             Endpoint::CountTokens => self.count_tokens(head, body).await,
             Endpoint::Embeddings => self.embed(head, body).await,
-            Endpoint::Models => json(models::list(&self.gateway.current().models().await, form, wants_catalog)),
+            Endpoint::Models => {
+                let list = self.gateway.current().models().await;
+                Ok(noted(json(models::list(&list, form, wants_catalog))?, &models::faults(&list)))
+            }
             Endpoint::Model(name) => {
                 let (name, gateway) = (unescaped(name), self.gateway.current());
-                if let Some(found) = models::one(&gateway.models().await, &name, form) {
+                let list = gateway.models().await;
+                if let Some(found) = models::one(&list, &name, form) {
                     return json(found);
                 }
-                let missing =
-                    || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
-                json(models::stand_in(&name, gateway.stands_for(&name).ok_or_else(missing)?, form))
+                if let Some(provider) = gateway.stands_for(&name) {
+                    return json(models::stand_in(&name, provider, form));
+                }
+                let default = gateway.default_provider().name();
+                let Some((provider, note)) = models::unlisted(&list, &name, (gateway.names(), default)) else {
+                    let words = format!("the model {name:?} does not exist; GET /v1/models lists them");
+                    return Err(Fault::not_found(words));
+                };
+                Ok(noted(json(models::stand_in(&name, provider, form))?, &[note]))
             }
             Endpoint::Response(id, _) => Err(Fault::no_response(id)),
             Endpoint::Root => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", full(Vec::new()))),
@@ -185,14 +195,19 @@ impl Service {
         let answer_room = AnswerRoom::of_all(Arc::clone(&self.values));
         let sent =
             pass::send(&gateway, format.into(), &head, &body, (answer_room.clone(), self.end.clone()), is_kept).await?;
-        let (tried, said) = match sent {
+        let (tried, said, before) = match sent {
             Sent::Answered(answer) => return Ok(answer),
-            Sent::Not { tried, notes } => (tried, notes),
+            Sent::Not { tried, notes, failed } => (tried, notes, failed),
         };
         let body = self.with_items(format, owner, body, &room).await?;
         let (body, values) = self.weighed((body, Arc::clone(&room))).await?;
-        let Asked { mut chat, stream, mut writer, stored } =
-            read_body(&gateway, body, move |body, names| format.read(body, names)).await?;
+        // A provider that was asked took it: that another one cannot says nothing of the request.
+        let or_before = |fault: Fault| match &before {
+            Some(before) if fault.is_invalid_here() => before.clone().into(),
+            _ => fault,
+        };
+        let asked = read_body(&gateway, body, move |body, names| format.read(body, names)).await;
+        let Asked { mut chat, stream, mut writer, stored } = asked.map_err(or_before)?;
         (chat.from_tool.key, chat.from_tool.tried, chat.asker) = (head.key, tried, head.asker);
         chat.notes.extend(said);
         if let Some(stored) = stored {
@@ -206,7 +221,7 @@ impl Service {
         }
         if !stream {
             chat.room = answer_room.clone();
-            let mut response = gateway.chat(chat).await?;
+            let mut response = gateway.chat(chat).await.map_err(|error| or_before(error.into()))?;
             let notes = std::mem::take(&mut response.notes);
             let body = writer.whole(response).map_err(unwritable)?;
             return Ok(noted(response_of(full_with_room(body, answer_room)), &notes));
@@ -217,7 +232,10 @@ impl Service {
         let first = loop {
             match pieces.next().await {
                 Some(piece) => match piece.chunk {
-                    Chunk::Error(info) => return failed(&Fault::from(info).after(pieces.retry_after()), writer),
+                    Chunk::Error(info) => {
+                        let fault = Fault::from(info).after(pieces.retry_after());
+                        return failed(&or_before(fault), writer);
+                    }
                     Chunk::Notice { text } => notes.push(text),
                     chunk => break chunk,
                 },
@@ -265,10 +283,9 @@ impl Service {
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
         let room = AnswerRoom::of_all(Arc::clone(&self.values));
         (request.key, request.asker, request.room) = (head.key, head.asker, room.clone());
-        let texts = request.texts;
         let note = gateway.model_name_notice(request.provider.as_deref(), request.model.as_deref());
         let answer = gateway.embed(request).await?;
-        let body = on_its_own(move || embedding_response(&answer, is_base64, texts)).await?;
+        let body = on_its_own(move || embedding_response(&answer, is_base64)).await?;
         let body = body.map_err(|error| odd_vectors(&error))?;
         Ok(noted(response_of(full_with_room(body, room)), note.as_slice()))
     }

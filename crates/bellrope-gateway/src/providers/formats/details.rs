@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use crate::json::{amount, count, fields};
-use crate::message::{Unsaid, Usage};
+use crate::json::{self, amount, fields};
+use crate::message::{MOST_TOKENS, Unsaid, Usage};
 
 /// The counts so far. Each is a side matter: what cannot be read is left out, and later counts, which are of the whole
 /// answer, take the place of earlier ones.
@@ -134,6 +134,11 @@ impl Counts {
     }
 }
 
+/// A count of tokens.
+fn count(value: &RawValue) -> Option<u64> {
+    json::count(value).filter(|count| *count <= MOST_TOKENS)
+}
+
 fn set<T>(known: &mut Option<T>, later: Option<T>) {
     if later.is_some() {
         *known = later;
@@ -175,6 +180,9 @@ mod tests {
             (r#"{"prompt_tokens":5,"total_tokens":7}"#, Some(5), Some(2), None),
             (r#"{"completion_tokens":2,"total_tokens":"7"}"#, Some(5), Some(2), None),
             (r#"{"prompt_tokens":5,"total_tokens":4}"#, Some(5), None, None),
+            (r#"{"prompt_tokens":1e18,"completion_tokens":2}"#, None, Some(2), None),
+            (r#"{"prompt_tokens":5,"completion_tokens":100000001,"total_tokens":1e18}"#, Some(5), None, None),
+            (r#"{"prompt_tokens":100000000,"completion_tokens":0}"#, Some(100_000_000), Some(0), None),
         ] {
             let expected = Usage {
                 input_tokens: input.unwrap_or(0),

@@ -332,7 +332,18 @@ impl Endpoint {
         let verdict = verdict(&headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
-        let fault = redirected.map(StatedFault::of_message).or_else(|| StatedFault::in_body(body));
+        let encoding =
+            headers.get(CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        // Nobody asked for that, and nobody here reads it.
+        let compressed =
+            encoding.map(|coding| format!("its words are compressed ({})", coding.to_str().unwrap_or("?")));
+        let told = redirected.or(compressed).map(StatedFault::of_message);
+        let fault = told.or_else(|| StatedFault::in_body(body));
+        // What the body says of the key says more than that the request is at fault.
+        let status = match &fault {
+            Some(StatedFault { status: Some(401), .. }) if status == 400 => 401,
+            _ => status,
+        };
         let (code, message) = match &fault {
             Some(fault) => (fault.code.as_deref().map(|code| sent.excerpt(code)), sent.excerpt(&fault.message)),
             None => (None, "no message".into()),

@@ -1,13 +1,11 @@
 //! What all requests to one provider share: where it is, whose key it gets, and what is posted there.
 
-use std::convert::Infallible;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::endpoint::{Endpoint, Sent};
 use super::events::EventStream;
@@ -15,7 +13,6 @@ use super::pass::{Post, pass, with_tools_headers};
 use crate::apart::{LARGE, LONG, apart, no_thread};
 use crate::config::{Credentials, PassThrough};
 use crate::error::{Excerpt, ProviderError};
-use crate::json::{each, fields, raw, words};
 use crate::message::{ChatRequest, FromTool, ModelInfo};
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
@@ -30,9 +27,8 @@ const MODELS: &str = "models";
 /// The largest count of tokens, in bytes: a number in an object.
 const MAX_COUNT: usize = 64 * 1024;
 
-/// The largest list of models, in bytes, and the most models in it.
+/// The largest list of models, in bytes.
 const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
-const MAX_MODELS: usize = 10_000;
 
 /// The provider as all its answers share it.
 #[derive(Debug)]
@@ -239,15 +235,10 @@ impl Remote {
     pub(super) async fn models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
         self.check_key()?;
         let body = self.endpoint.get_json(MODELS, MAX_MODEL_LIST).await?;
-        let text = String::from_utf8_lossy(&body);
-        match raw(&text, |document| models_in(document, &self.name)) {
-            Ok(Some(models)) => Ok(models),
-            Ok(None) => {
-                let reason = self.endpoint.excerpt("there is no list of models in what it says");
-                Err(ProviderError::Malformed { reason })
-            }
-            Err(error) => Err(ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) }),
-        }
+        let is_large = body.len() > LARGE;
+        let (name, key) = (self.name.clone(), self.endpoint.secret().cloned());
+        let read = move || formats::models_in(&body, &name, key);
+        if is_large { apart(read).await.map_err(|fault| no_thread(&fault))? } else { read() }
     }
 
     pub(super) async fn probe(&self) -> Result<(), ProviderError> {
@@ -275,27 +266,6 @@ impl Remote {
         let missing = format!("{} needs a key", self.title).into();
         Err(ProviderError::NotConfigured { missing, fix: format!("set {setting}").into() })
     }
-}
-
-/// The models in a list, wherever it stands. What is odd in one of them costs no others.
-fn models_in(document: &RawValue, provider: &str) -> Option<Vec<ModelInfo>> {
-    let is_list = |value: &&RawValue| value.get().starts_with('[');
-    let list = Some(document).filter(is_list).or_else(|| {
-        let [data, models] = fields(document, ["data", "models"])?;
-        data.filter(is_list).or(models.filter(is_list))
-    })?;
-    let mut models = Vec::new();
-    let Ok(_) = each(list, |_, entry| {
-        let [id, name, model, owner] = fields(entry, ["id", "name", "model", "owned_by"]).unwrap_or_default();
-        // Some servers list nothing but names.
-        let alone = Some(entry).filter(|entry| entry.get().starts_with('"'));
-        let id = [id, model, name, alone].into_iter().flatten().find_map(words);
-        if let Some(id) = id.filter(|_| models.len() < MAX_MODELS) {
-            models.push(ModelInfo { id, provider: provider.to_owned(), owner: owner.and_then(words) });
-        }
-        Ok::<(), Infallible>(())
-    });
-    Some(models)
 }
 
 /// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
@@ -348,21 +318,6 @@ fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
 mod tests {
     use super::*;
     use crate::{HttpProvider, Provider, ProviderConfig};
-
-    #[test]
-    fn what_is_odd_in_a_list_of_models_costs_no_others() {
-        for (list, expected) in [
-            (r#"{"data":[{"id":"a","owned_by":"o"},{"id":"b","owned_by":5}]}"#, &["a", "b"][..]),
-            (r#"{"data":[{"id":null},{"id":7},{},null,"c",{"id":"a","owned_by":{}}]}"#, &["7", "c", "a"]),
-            (r#"[{"id":"a"},{"id":"cut \ud83d"}]"#, &["a", "cut \u{fffd}"]),
-            (r#"{"models":[{"name":"a"},{"model":"b"}]}"#, &["a", "b"]),
-            (r#"{"data":[]}"#, &[]),
-        ] {
-            let models = raw(list, |list| models_in(list, "p")).unwrap().unwrap();
-            assert_eq!(models.iter().map(|model| &*model.id).collect::<Vec<_>>(), expected, "{list}");
-        }
-        assert!(raw("{}", |list| models_in(list, "p")).unwrap().is_none());
-    }
 
     // Row 61: a client's token is sent to the wrong vendor.
     #[test]

@@ -2,12 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::{StatedFault, status_of};
-use crate::json::{each, fields, is_nothing, number, words};
+use super::{MAX_DEPTH, MAX_ERROR_BODY, StatedFault, status_of, with_metadata};
+use crate::json::{self, each, fields, is_nothing, number, words};
 use crate::providers::formats::reason::Reason;
-
-/// How deep an error may lie in errors.
-const MAX_DEPTH: usize = 4;
 
 impl StatedFault {
     /// The fault that an event reports; `None` if it reports none. Text that is only called `message` counts as a fault
@@ -106,8 +103,8 @@ fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Stat
             None => fault(Some(word.clone()), None, word),
         });
     }
-    let [message, detail, msg, code, kind, status, inner, error_type] =
-        fields(error, ["message", "detail", "msg", "code", "type", "status", "error", "error_type"])
+    let [message, detail, msg, code, kind, status, inner, error_type, metadata] =
+        fields(error, ["message", "detail", "msg", "code", "type", "status", "error", "error_type", "metadata"])
             .unwrap_or_default();
     let message = [message, detail, msg].into_iter().flatten().filter(|text| !is_nothing(text)).find_map(text_of);
     if message.is_none()
@@ -121,6 +118,9 @@ fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Stat
     let codes = [code, kind, error_type, status].map(|code| code.filter(|code| !is_nothing(code)).and_then(words));
     let [code, kind, error_type, status] = codes;
     let message = message.or_else(|| beside.map(str::to_owned)).unwrap_or_else(|| error.get().to_owned());
+    let metadata = metadata.filter(|metadata| metadata.get().len() <= MAX_ERROR_BODY);
+    let metadata = metadata.and_then(|metadata| json::from_str::<serde_json::Value>(metadata.get()).ok());
+    let message = with_metadata(message, metadata.as_ref());
     let other = kind.clone().or(error_type).or(status);
     Some(fault(code.or(kind), other.as_deref(), message))
 }
@@ -167,6 +167,12 @@ mod tests {
             (r#"{"error":{"message":"Slow","code":429}}"#, Some("429"), "Slow", Some(429)),
             (r#"{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}"#, Some("503"), "m", Some(503)),
             (r#"{"error":"gone"}"#, None, "gone", None),
+            (
+                r#"{"error":{"code":502,"message":"Provider returned error","metadata":{"raw":"boom","provider_name":"Acme"}}}"#,
+                Some("502"),
+                "Provider returned error: boom (Acme)",
+                Some(502),
+            ),
             (r#"{"error":"rate_limit_exceeded","message":"Slow"}"#, Some("rate_limit_exceeded"), "Slow", Some(429)),
             (r#"{"error":true,"message":"m"}"#, None, "m", None),
             (
