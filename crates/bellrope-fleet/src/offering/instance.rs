@@ -185,7 +185,7 @@ impl Instance {
         match frame::read::<Up<'_>>(&came.message) {
             Ok((Up { from, call, what: UpKind::Call(head) }, rest)) => {
                 if let Err(fault) = self.begin(from, call, &head, rest, came) {
-                    self.refuse(from, call, fault);
+                    self.refuse(from, call, &fault);
                 }
             }
             _ => count(&self.counters.foreign),
@@ -429,9 +429,9 @@ impl Instance {
         }
     }
 
-    fn refuse(&self, from: u64, call: u64, fault: Fault) {
+    fn refuse(&self, from: u64, call: u64, fault: &Fault) {
         count(&self.counters.refused);
-        if let Some(what) = said(&fault) {
+        if let Some(what) = said(fault) {
             self.tell(from, call, what);
         }
     }
