@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Once,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -157,6 +160,9 @@ pub(crate) fn now_in_words() -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// It is said once that more is offered than fits into a message: whoever may publish may ask as often as he likes.
+static TOO_MANY: Once = Once::new();
+
 impl Identity<'_> {
     fn base(&self, kind: &str) -> Info {
         let metadata = [("prefix", self.prefix.to_owned()), ("server", self.server.to_owned())];
@@ -215,6 +221,14 @@ impl Identity<'_> {
             };
             let size = endpoint.to_string().len() + 1;
             if size > left {
+                TOO_MANY.call_once(|| {
+                    tracing::warn!(
+                        target: "bellrope::fleet",
+                        message_type = offered.imported.name,
+                        "more is offered than one message of NATS can say ({most} bytes, its max_payload): nobody learns \
+                         of some types"
+                    );
+                });
                 break;
             }
             left -= size;

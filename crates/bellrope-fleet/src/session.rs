@@ -255,8 +255,9 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     let mut takers = JoinSet::new();
     let mut stops = HashMap::<String, watch::Sender<bool>>::new();
     let Ok(own) = link.subscribe(link.calls_at(link.id, ">")).await else { return };
-    let (stop_own, stopped) = watch::channel(false);
-    takers.spawn(take_calls(own, Arc::clone(&instance), stopped));
+    // Never stopped: a call of whoever has not heard yet that this instance goes is refused as long as the link lives.
+    let (_stop_own, stopped) = watch::channel(false);
+    link.spawn(take_calls(own, Arc::clone(&instance), stopped));
     let mut ticks = interval(LOOK);
     let mut is_first = true;
     loop {
@@ -293,7 +294,6 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     let took = link.round_trip().await;
     sleep((3 * took + HEARS).min(Duration::from_secs(1))).await;
     stops.clear();
-    drop(stop_own);
     while takers.join_next().await.is_some() {}
     instance.begin_drain().await;
     instance.idle().await;
@@ -306,6 +306,8 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
         }
         drained
     });
+    // Until the link ends.
+    std::future::pending::<()>().await;
 }
 
 /// Takes calls of one type until its sender of `stopped` is gone, and those that were on their way then.

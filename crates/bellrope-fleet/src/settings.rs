@@ -161,7 +161,7 @@ impl FleetSettings {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let faults = [
             (
-                self.servers.iter().any(|server| server.parse::<async_nats::ServerAddr>().is_err()),
+                !self.servers.iter().all(|server| is_address(server)),
                 "servers",
                 "has an address that is none; write nats://HOST:PORT",
             ),
@@ -246,6 +246,15 @@ impl FleetSettings {
     }
 }
 
+/// Whether it is the address of a NATS server that is spoken to as here: without web sockets.
+fn is_address(server: &str) -> bool {
+    let is_spoken = match server.split_once("://") {
+        Some((scheme, _)) => ["nats", "tls"].contains(&scheme),
+        None => !server.contains('/'),
+    };
+    is_spoken && server.parse::<async_nats::ServerAddr>().is_ok()
+}
+
 /// An address without user and password.
 fn without_password(address: &str) -> String {
     let Some((before, host)) = address.rsplit_once('@') else { return address.to_owned() };
@@ -291,6 +300,14 @@ mod tests {
         assert_eq!(with(|_| {}), Ok(()));
         assert_eq!(with(|settings| settings.prefix = "a.b".into()), Err("prefix"));
         assert_eq!(with(|settings| settings.servers.push("http://[".into())), Err("servers"));
+        for address in ["ws://h", "wss://h", "http://h", "nats//h", "h/x"] {
+            let settings = FleetSettings { servers: vec![address.to_owned()], ..FleetSettings::default() };
+            assert_eq!(settings.check().map_err(|fault| fault.key), Err("servers"), "{address}");
+        }
+        for address in ["h", "h:4222", "tls://h", "nats://me:secret@[::1]:4222"] {
+            let settings = FleetSettings { servers: vec![address.to_owned()], ..FleetSettings::default() };
+            assert_eq!(settings.check(), Ok(()), "{address}");
+        }
         assert_eq!(with(|settings| settings.user = Some("me".into())), Err("user"));
         assert_eq!(with(|settings| settings.trust = vec!["UABC".into()]), Err("trust"));
         for name in ["desk ", " desk", "de\nsk", &"d".repeat(65)] {

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -221,6 +222,15 @@ impl Way {
     /// If the system has no port left.
     #[must_use]
     pub fn to(port: u16) -> Self {
+        Self::slow(port, Duration::ZERO)
+    }
+
+    /// A way to this port on which everything takes so long, in each direction.
+    ///
+    /// # Panics
+    /// If the system has no port left.
+    #[must_use]
+    pub fn slow(port: u16, takes: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = listener.local_addr().unwrap().port();
         let state = Arc::<State>::default();
@@ -238,7 +248,7 @@ impl Way {
                 }
                 for (from, to) in [(&stream, &there), (&there, &stream)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    std::thread::spawn(move || carry(from, to));
+                    std::thread::spawn(move || carry(from, to, takes));
                 }
                 streams.extend([stream, there]);
             }
@@ -269,12 +279,34 @@ impl Way {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(mut from: TcpStream, mut to: TcpStream, takes: Duration) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..read]).is_err() {
-            break;
+    if takes.is_zero() {
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
         }
+    } else {
+        let (sender, under_way) = mpsc::channel::<(Instant, Vec<u8>)>();
+        let (ended, mut there) = (to.try_clone(), to);
+        let arriving = std::thread::spawn(move || {
+            for (due, bytes) in under_way {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                if there.write_all(&bytes).is_err() {
+                    break;
+                }
+            }
+        });
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if sender.send((Instant::now() + takes, buffer[..read].to_vec())).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let _ = arriving.join();
+        let Ok(there) = ended else { return };
+        to = there;
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

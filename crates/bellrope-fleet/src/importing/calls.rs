@@ -31,8 +31,9 @@ const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
 const MOST_LEFT: usize = 1024;
 /// Most calls that an instance says in one message that it has: as many as fit into a part.
 const MOST_HELD: usize = MOST_PART / 8;
-/// Questions for our clock that are answered between two beats. An instance asks once in that time, and an answer may be signed.
-const MOST_ANSWERS: usize = 1024;
+/// Questions for our clock that are answered between two beats, of instances that calls were sent to and of others. An instance
+/// asks once in that time, and an answer may be signed.
+const MOST_ANSWERS: [usize; 2] = [1024, 256];
 
 /// The calls of this server that were handed to the fleet.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub(super) struct Table {
     /// What signs who asks.
     pub(super) signer: Option<Signer>,
     /// Questions for our clock that were answered since the last beat.
-    answers: AtomicUsize,
+    answers: [AtomicUsize; 2],
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +157,7 @@ impl Calls {
 impl Table {
     pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>, signer: Option<Signer>) -> Self {
         let calls = Mutex::new(Calls { last: crate::link::random() >> 2, ..Calls::default() });
-        Self { clock, calls, name, counters, programs: Programs::default(), signer, answers: AtomicUsize::new(0) }
+        Self { clock, calls, name, counters, programs: Programs::default(), signer, answers: Default::default() }
     }
 
     /// The link is lost, and with it all that was handed over.
@@ -189,13 +190,11 @@ impl Table {
             return count(&self.counters.foreign);
         };
         match down.what {
-            DownKind::Ask { .. }
-                if self.answers.fetch_add(1, Relaxed) >= MOST_ANSWERS || link.room_for_posts() == 0 =>
-            {
-                count(&self.counters.foreign);
-            }
             DownKind::Ask { nonce } => {
-                self.is_asked_by(down.from);
+                let is_known = self.is_asked_by(down.from);
+                if !self.may_answer(is_known) || link.room_for_posts() == 0 {
+                    return count(&self.counters.foreign);
+                }
                 let clock_us = self.clock.at(Instant::now());
                 let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce } };
                 let (subject, beat) = (link.inbox(down.from, "up"), frame::write(&beat, &[]));
@@ -210,12 +209,19 @@ impl Table {
         }
     }
 
-    /// An instance lives, and has calls that wait for our clock.
-    fn is_asked_by(&self, instance: u64) {
-        let now = Instant::now();
+    /// An instance lives, and has calls that wait for our clock. Answers whether any was sent to just that one.
+    fn is_asked_by(&self, instance: u64) -> bool {
+        let (now, mut is_known) = (Instant::now(), false);
         for slot in self.calls().open.values_mut().filter(|slot| slot.instance.is_none() && slot.to == Some(instance)) {
-            slot.heard = now;
+            (slot.heard, is_known) = (now, true);
         }
+        is_known
+    }
+
+    /// Whether one more question for our clock is answered now. Those of strangers leave room for those of instances.
+    fn may_answer(&self, is_known: bool) -> bool {
+        let kind = usize::from(!is_known);
+        self.answers[kind].fetch_add(1, Relaxed) < MOST_ANSWERS[kind]
     }
 
     /// An instance says which calls it has.
@@ -223,7 +229,8 @@ impl Table {
         let now = Instant::now();
         let mut orphans = Vec::new();
         // Those of which nothing can be said now are said to be there again.
-        let room = link.room_for_posts();
+        // Half of the room stays for other things that are to be said.
+        let room = link.room_for_posts() / 2;
         let mut calls = self.calls();
         for number in frame::numbers(numbers).take(MOST_HELD) {
             match calls.open.get_mut(&number) {
@@ -261,7 +268,8 @@ impl Table {
         let event = match *what {
             DownKind::Taken => Event::Taken(instance),
             DownKind::Data { .. } | DownKind::Chunks { .. }
-                if slot.queued.fetch_add(cost(bytes.len()), Relaxed) > MOST_QUEUED =>
+                // One that is longer than a part would cost as much as a part.
+                if bytes.len() > MOST_PART || slot.queued.fetch_add(cost(bytes.len()), Relaxed) > MOST_QUEUED =>
             {
                 Event::Lost("the instance sent more than it was allowed to")
             }
@@ -289,7 +297,7 @@ impl Table {
 
     /// Ends what is lost, and says to everybody who has calls of this side that it lives.
     pub(super) async fn beat(&self, link: &Link) {
-        self.answers.store(0, Relaxed);
+        self.answers.iter().for_each(|answers| answers.store(0, Relaxed));
         for instance in self.sweep() {
             let clock_us = self.clock.at(Instant::now());
             let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce: 0 } };
@@ -381,6 +389,13 @@ impl Drop for Open<'_> {
 mod tests {
     use super::*;
 
+    /// A call that was sent to this instance, and what it is told.
+    fn slot(to: Option<u64>) -> (Slot, mpsc::UnboundedReceiver<Event>) {
+        let (events, told) = mpsc::unbounded_channel();
+        let (queued, credit, heard) = (Arc::default(), Credit::new(), Instant::now());
+        (Slot { events, queued, credit, heard, to, instance: None, is_taken: false, has_ended: false }, told)
+    }
+
     #[test]
     fn whoever_says_to_have_a_call_that_was_left_hears_that_and_not_that_nobody_wants_it() {
         let mut calls = Calls::default();
@@ -394,17 +409,7 @@ mod tests {
 
     #[test]
     fn of_what_may_come_any_number_of_times_a_call_is_told_once_and_nothing_after_its_end() {
-        let (events, mut told) = mpsc::unbounded_channel();
-        let mut slot = Slot {
-            events,
-            queued: Arc::default(),
-            credit: Credit::new(),
-            heard: Instant::now(),
-            to: None,
-            instance: None,
-            is_taken: false,
-            has_ended: false,
-        };
+        let (mut slot, mut told) = slot(None);
         (0..1_000_000).for_each(|_| slot.tell(Event::Taken(7)));
         for _ in 0..1000 {
             slot.tell(Event::Failed { code: 1, detail: 0, text: String::new() });
@@ -415,5 +420,26 @@ mod tests {
         assert!(matches!(told.try_recv(), Ok(Event::Failed { .. })));
         assert!(told.try_recv().is_err());
         assert_eq!(bounded(&"ü".repeat(900_000)).len(), 1024);
+    }
+
+    #[test]
+    fn a_message_that_is_longer_than_a_part_ends_its_call() {
+        let table = Table::new(String::new(), Clock::start(), Arc::default(), None);
+        for len in [MOST_PART, MOST_PART + 1] {
+            let (slot, mut told) = slot(None);
+            table.calls().open.insert(7, slot);
+            table.deliver(1, 7, &DownKind::Chunks { seq: 0 }, Bytes::from(vec![0; len]));
+            assert_eq!(matches!(told.try_recv(), Ok(Event::Lost(_))), len > MOST_PART);
+        }
+    }
+
+    #[test]
+    fn strangers_that_ask_for_the_clock_leave_room_for_instances_that_have_calls() {
+        let table = Table::new(String::new(), Clock::start(), Arc::default(), None);
+        let (slot, _told) = slot(Some(9));
+        table.calls().open.insert(7, slot);
+        assert_eq!((table.is_asked_by(8), table.is_asked_by(9)), (false, true));
+        let answered = |is_known| (0..100_000).filter(|_| table.may_answer(is_known)).count();
+        assert_eq!([answered(false), answered(true)], [MOST_ANSWERS[1], MOST_ANSWERS[0]]);
     }
 }

@@ -172,6 +172,11 @@ impl Choices {
         known.lost.remove(&member);
     }
 
+    /// Whether an instance lost a call or its link just now, and may be there still.
+    pub(super) fn awaits(&self, now: Instant) -> bool {
+        self.hears_loads() && self.known().lost.values().any(|(_, at)| now.saturating_duration_since(*at) <= BACK)
+    }
+
     /// Whether an instance offers just this, or one that lost its link may come back with it.
     pub(super) fn is_offered(&self, offered: &FleetType, now: Instant) -> bool {
         let known = self.known();

@@ -104,6 +104,7 @@ impl Imports {
             let types = info.types().filter(|offered| names::any_matches(&self.patterns, &offered.name));
             let learnt = Learnt { instance, member: info.member().unwrap_or(instance), server: info.server() };
             self.importer.choices.learn(learnt, types, Instant::now());
+            self.importer.has_learnt();
         }
         self.take_in(info);
         self.follow(Instant::now());

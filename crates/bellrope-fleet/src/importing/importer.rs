@@ -11,13 +11,13 @@ use bellrope::client::ErrorCode;
 use bellrope::server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 use super::{
     attempt::{Attempt, Ended},
     calls::Table,
-    choice::Choices,
+    choice::{Choices, Chosen},
     schemas::FetchedSchemas,
 };
 use crate::{
@@ -39,6 +39,9 @@ const CHOSEN_TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a call waits for a link that is being made.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call of a server that signs waits for an instance that was lost just now and may say that it is there: it is asked
+/// within a second, and where NATS draws nobody knows who asks.
+const AWAIT: Duration = Duration::from_millis(1300);
 /// How long it may take to learn a schema.
 const ASK_FOR_SCHEMA: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,8 @@ pub(crate) struct Importer {
     link: watch::Sender<Option<Arc<Link>>>,
     /// Told when instances are to be asked what they offer: one was lost, or none is known.
     wants_instances: Notify,
+    /// Grows when an instance has said what it offers.
+    learnt: watch::Sender<u64>,
     /// Dropped with it: the thread in which calls are forwarded is needed no longer.
     _needed: oneshot::Sender<Infallible>,
 }
@@ -81,6 +86,7 @@ impl Importer {
             schemas,
             link: watch::Sender::new(None),
             wants_instances: Notify::new(),
+            learnt: watch::Sender::new(0),
             _needed: needed,
         })
     }
@@ -99,6 +105,11 @@ impl Importer {
     /// Takes what NATS brought for this side.
     pub(crate) fn take(&self, link: &Arc<Link>, message: &Message) {
         self.table.take(link, message);
+    }
+
+    /// An instance has said what it offers.
+    pub(super) fn has_learnt(&self) {
+        self.learnt.send_modify(|learnt| *learnt += 1);
     }
 
     /// Takes what an instance said to everybody.
@@ -201,7 +212,7 @@ impl Importer {
                 return Asked::NotRun(HandlerError::not_executed("there is no connection to NATS"));
             };
             let chosen = match asked.len() < CHOSEN_TRIES {
-                true => self.choices.choose(imported, &session, &asked, Instant::now()),
+                true => self.choose(imported, &session, &asked, (!has_own && tried == 1).then_some(call)).await,
                 false => None,
             };
             // Where NATS draws, nothing is signed: what was refused to somebody is not asked again in nobody's name.
@@ -248,6 +259,29 @@ impl Importer {
             pause *= 2;
         }
         unreachable!("the last try returns")
+    }
+
+    /// Chooses who gets a call. If that is nobody, but one was lost just now that may be there still, a patient call of a server
+    /// that signs waits until it says so.
+    async fn choose(
+        &self,
+        imported: &FleetType,
+        session: &str,
+        asked: &[u64],
+        patient: Option<&OwnedCall>,
+    ) -> Option<Chosen> {
+        let mut learnt = self.learnt.subscribe();
+        let patience = patient.filter(|_| self.table.signer.is_some());
+        let patience = patience.map(|call| call.time_left().map_or(AWAIT, |left| left.min(AWAIT)));
+        let until = patience.map(|patience| tokio::time::Instant::now() + patience);
+        loop {
+            let now = Instant::now();
+            let chosen = self.choices.choose(imported, session, asked, now);
+            let until = until.filter(|_| chosen.is_none() && self.choices.awaits(now));
+            let Some(until) = until else { return chosen };
+            self.wants_instances.notify_one();
+            timeout_at(until, learnt.changed()).await.ok()?.ok()?;
+        }
     }
 
     /// Waits until instances are to be asked what they offer.

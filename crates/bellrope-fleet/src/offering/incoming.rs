@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
-    flow::{Assembly, Owed, WINDOW, cost},
+    flow::{Assembly, MOST_PART, Owed, WINDOW, cost},
     frame::ItemPart,
 };
 
@@ -47,7 +47,8 @@ impl Door {
     /// `false` if it is more than may come.
     #[must_use]
     pub(super) fn put(&self, event: FromCaller) -> bool {
-        if self.queued.fetch_add(event.cost(), Relaxed) > MOST_QUEUED {
+        let is_too_long = matches!(&event, FromCaller::Data(_, bytes) if bytes.len() > MOST_PART);
+        if is_too_long || self.queued.fetch_add(event.cost(), Relaxed) > MOST_QUEUED {
             return false;
         }
         // The handler may have ended meanwhile.
@@ -140,5 +141,9 @@ mod tests {
         let (door, _incoming) = channel(&Arc::new(Semaphore::new(1)), 1);
         let taken = (0..1_000_000).take_while(|_| door.put(FromCaller::Finish)).count();
         assert!(taken <= MOST_QUEUED / cost(0) + 1, "{taken}");
+        let (door, _incoming) = channel(&Arc::new(Semaphore::new(1)), 1);
+        let long = Bytes::from(vec![0; MOST_PART + 1]);
+        let is_put = door.put(FromCaller::Data(ItemPart { seq: 0, size: 1 << 20 }, long));
+        assert!(!is_put, "it would cost as much as a part does, and hold any number of bytes");
     }
 }

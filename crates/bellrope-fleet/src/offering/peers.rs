@@ -84,7 +84,9 @@ pub(super) enum Verdict {
 impl Peers {
     /// Judges a call that came now.
     pub(super) fn judge(&mut self, from: u64, call: u64, begin_by_us: u64, came: &Came, now: Instant) -> Verdict {
-        if !self.peers.contains_key(&from) && self.peers.len() >= MOST_PEERS {
+        // Of whom nothing is known, nothing is remembered but the call that waits.
+        let is_full = self.peers.len() >= MOST_PEERS || self.waiting >= ALL_WAITING;
+        if is_full && !self.peers.contains_key(&from) {
             return Verdict::Full;
         }
         let peer = self.peers.entry(from).or_insert_with(|| Peer::new(now));
@@ -209,10 +211,6 @@ impl Peers {
 
     /// Forgets whom nobody has heard of for long. Answers with the calls that waited too long for a clock.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<Came> {
-        // Who has never said what its clock says may be nobody: it keeps no place that others need.
-        let keeps = |peer: &Peer| if peer.clock.says(now).is_some() { FORGET } else { LOST };
-        self.peers
-            .retain(|_, peer| now.saturating_duration_since(peer.heard) <= keeps(peer) || !peer.waiting.is_empty());
         let mut late = Vec::new();
         for peer in self.peers.values_mut() {
             // By then it may not begin any more, whatever the clock says.
@@ -220,6 +218,10 @@ impl Peers {
             late.extend(peer.waiting.extract_if(.., is_late).map(|waiting| waiting.came));
         }
         self.waiting -= late.len();
+        // Who has never said what its clock says may be nobody: it keeps no place that others need.
+        let keeps = |peer: &Peer| if peer.clock.says(now).is_some() { FORGET } else { LOST };
+        self.peers
+            .retain(|_, peer| now.saturating_duration_since(peer.heard) <= keeps(peer) || !peer.waiting.is_empty());
         late
     }
 }
@@ -351,13 +353,15 @@ mod tests {
         for peer in 0..2 * MOST_PEERS as u64 {
             peers.judge(peer, 5, 0, &call, start);
         }
-        assert_eq!(peers.peers.len(), MOST_PEERS);
+        assert_eq!((peers.peers.len(), peers.waiting), (ALL_WAITING, ALL_WAITING));
         let mut strangers = Peers::default();
         let Verdict::Wait(Some(nonce)) = strangers.judge(1, 5, 750_000, &call, start) else { panic!() };
         strangers.beat(1, 1_000, nonce, None, start);
         for from in 2..2 * MOST_PEERS as u64 {
             strangers.judge(from, 5, 0, &call, start);
         }
+        assert_eq!(strangers.peers.len(), 1 + ALL_WAITING, "a stranger whose call may not wait takes no place");
+        assert!(matches!(strangers.judge(1, 6, 750_000, &call, start + MS), Verdict::Begin(_)), "who is known goes on");
         strangers.sweep(start + LOST);
         strangers.sweep(start + LOST + MS);
         assert_eq!(strangers.peers.len(), 1, "only of whom a clock is known is anything remembered");

@@ -13,5 +13,6 @@ mod partitions;
 mod refusals;
 mod schemas;
 mod servers;
+mod slow;
 mod variants;
 mod who_asks;

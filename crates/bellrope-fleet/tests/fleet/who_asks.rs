@@ -12,10 +12,11 @@ use bellrope::{
 use bellrope_fleet::FleetSettings;
 use futures_util::StreamExt as _;
 use nkeys::KeyPair;
+use rustix::process::Signal;
 
-use bellrope_testkit::nats::{Nats, SOON, eventually};
+use bellrope_testkit::nats::{Nats, SOON, eventually, signal};
 
-use crate::servers::{Member, builder, join, settings};
+use crate::servers::{Member, Process, builder, join, settings};
 
 /// A key, and a file with its seed.
 struct Key {
@@ -299,4 +300,33 @@ fn a_copy_of_a_signed_call_does_not_run_also_if_its_signature_was_taken_off_or_b
     let forged = || there.iter().map(|member| member.fleet.counters().forged.load(Ordering::SeqCst)).sum::<u64>();
     eventually("all copies are dropped", || forged() >= copies);
     assert_eq!(began() - before, 10);
+}
+
+#[test]
+fn after_a_lost_call_no_call_goes_without_a_name_and_its_instance_has_them_again_as_soon_as_it_is_back() {
+    let Some(nats) = Nats::start() else { return };
+    let own = key(&nats, "own");
+    let there = Process::start("offer", &nats.url(), nats.home(), "there");
+    let desk = desk(&nats.url(), "desk", Some(&own));
+    let client = Client::connect(&desk.path).unwrap();
+    eventually("the types of the fleet are known", || client.message_type("echo").is_ok());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
+    let mut drawn = runtime.block_on(stranger.subscribe("bellrope.call.>")).unwrap();
+    runtime.block_on(stranger.flush()).unwrap();
+    let options = CallOptions::new().metadata(Metadata::new().token("brt_tool").unwrap());
+    let call = || client.call_with("echo", &[7; 8], &options);
+    call().unwrap();
+    signal(&there.child, Signal::STOP);
+    let lost = call();
+    assert!(matches!(lost, Err(CallError::Unknown)), "{lost:?}");
+    signal(&there.child, Signal::CONT);
+    eventually("it has calls again", || call().is_ok());
+    for _ in 0..20 {
+        call().unwrap();
+    }
+    // All that was sent before is here when this is.
+    runtime.block_on(stranger.publish("bellrope.call.end", "".into())).unwrap();
+    let first = runtime.block_on(async { tokio::time::timeout(SOON, drawn.next()).await.unwrap().unwrap() });
+    assert_eq!(first.subject.as_str(), "bellrope.call.end", "NATS drew for a call with a name");
 }

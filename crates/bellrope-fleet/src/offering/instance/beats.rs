@@ -31,7 +31,8 @@ impl Instance {
         let late = self.peers().sweep(now);
         for message in late {
             if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message.message) {
-                let text = "the importing server's clock could not be asked in time";
+                let text = "the importing server's clock could not be asked in time: it is busy, or the way from here to it \
+                            and back takes longer than 350 ms";
                 self.refuse(from, call, &Fault::refused(ErrorCode::NotExecuted, text));
             }
         }
