@@ -1,16 +1,12 @@
 //! What has been found out of types so far, and which value is to be read next.
 
-use std::{
-    any::type_name,
-    cell::Cell,
-    collections::{HashMap, HashSet},
-};
+use std::{any::type_name, cell::Cell, collections::HashMap};
 
 use super::{
     contents::{Contents, Kind},
     model::Shape,
     offers::{Offers, Step},
-    refused::{Mark, Refusals},
+    refusals::{Mark, Refusals},
     variants::{Marks, Variant},
     ways::{FAR, Ways},
 };
@@ -320,7 +316,7 @@ impl Found {
         self.refusals.is_nothing(&self.path, is_short) || self.offers.nothing(&self.path)
     }
 
-    /// Where a part begins, for [`Refusals::failed`].
+    /// Where a part begins, for `Refusals::failed`.
     pub(super) fn mark(&self) -> Mark {
         self.refusals.mark(self.offers.given())
     }
@@ -436,12 +432,3 @@ impl Found {
         }
     }
 }
-
-/// Where something stands inside of the innermost type around it: elsewhere in values it is the same.
-pub(super) fn inside_of_its_type(path: &[Step]) -> &[Step] {
-    let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
-    &path[begin..]
-}
-
-/// A set of such places.
-pub(super) type Places = HashSet<Vec<Step>>;

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::found::inside_of_its_type;
-
 const TEXTS: [&str; 10] = [
     "a",
     "aaaa",
@@ -29,6 +27,15 @@ pub(super) enum Step {
     /// Into an option, a list or a map, which may have nothing in it.
     May,
 }
+
+/// Where something stands inside of the innermost type around it: elsewhere in values it is the same.
+pub(super) fn inside_of_its_type(path: &[Step]) -> &[Step] {
+    let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
+    &path[begin..]
+}
+
+/// A set of such places.
+pub(super) type Places = HashSet<Vec<Step>>;
 
 /// What was tried in each place, and what is next. Places are counted apart, for two may have one reader and take other values.
 #[derive(Debug, Default)]
