@@ -144,3 +144,51 @@ fn names_conditions_and_lifetimes_that_are_left_out_are_no_obstacle() {
     assert_eq!(s.new("\"\n".into()).unwrap(), 3);
     assert_eq!([s.twin().unwrap(), s.old().unwrap()], [4, 5]);
 }
+
+/// Of some types of the standard library there are only references, and one of the author's may have such a name.
+mod lent {
+    use std::{
+        ffi::{CStr, OsStr},
+        path,
+    };
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(crate) struct Path {
+        pub(crate) points: Vec<u8>,
+    }
+
+    #[bellrope::service(codec = "postcard")]
+    pub(crate) trait Lends {
+        fn depth(&self, path: &path::Path, name: &OsStr) -> usize;
+        fn length(&self, text: &CStr) -> usize;
+        fn points(&self, path: &Path) -> usize;
+    }
+
+    pub(crate) struct Host;
+
+    #[bellrope::service]
+    impl Lends for Host {
+        fn depth(&self, path: &path::Path, name: &OsStr) -> usize {
+            path.join(name).components().count()
+        }
+
+        fn length(&self, text: &CStr) -> usize {
+            text.to_bytes().len()
+        }
+
+        fn points(&self, path: &Path) -> usize {
+            path.points.len()
+        }
+    }
+}
+
+#[test]
+fn arguments_of_which_there_are_only_references_are_lent() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("lends.sock");
+    let _server = Server::builder().service(lent::Host).bind(&path).unwrap();
+    let lends = lent::LendsBlockingClient::connect(&path).unwrap();
+    assert_eq!(lends.depth(std::path::Path::new("a/b"), std::ffi::OsStr::new("c")).unwrap(), 3);
+    assert_eq!(lends.length(c"four").unwrap(), 4);
+    assert_eq!(lends.points(&lent::Path { points: vec![1, 2] }).unwrap(), 2);
+}
