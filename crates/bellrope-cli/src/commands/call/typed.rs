@@ -51,10 +51,13 @@ impl TypedCall {
                     let (blame, is_retryable) = (error.blame(), error.is_retryable());
                     return shown.failure(explain(error), blame, is_retryable);
                 }
-                Err(error) => match error.downcast_ref::<Untranslated>() {
-                    Some(Untranslated { blame, .. }) => return shown.failure(error, *blame, false),
-                    None => return Err(error),
-                },
+                Err(error) => {
+                    let blame = error.downcast_ref::<Untranslated>().map(|untranslated| untranslated.blame);
+                    return match blame {
+                        Some(blame) => shown.failure(error, blame, false),
+                        None => Err(error),
+                    };
+                }
             },
         }
         shown.failed.map_or(Ok(()), |error| Err(error.into()))
