@@ -10,6 +10,7 @@ mod names;
 mod pieces;
 mod resumable;
 mod schemas;
+mod unreadable;
 mod weighed;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apart::{LARGE, apart};
 use crate::asker::{Asker, AskerKind};
-use crate::error::{Blame, Excerpt, ProviderError};
+use crate::error::{Blame, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::inbound::weigh_tokens;
 use crate::json;
@@ -37,6 +38,7 @@ pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMB
 pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
 use resumable::Reader;
+use unreadable::unreadable;
 use weighed::{WEIGHT, no_thread, weighed};
 
 /// What is said of a request for an answer that is kept, where none is.
@@ -309,10 +311,6 @@ fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
 /// The JSON that a call holds.
 fn request_of<T: DeserializeOwned>(call: &OwnedCall) -> Result<T, HandlerError> {
     json::from_slice(call.payload()).map_err(|error| unreadable(&error.to_string()))
-}
-
-fn unreadable(fault: &str) -> HandlerError {
-    HandlerError::invalid_request(format!("the request cannot be read: {}", Excerpt::new(&json::plain_words(fault))))
 }
 
 /// A request without content may be empty; else it is an object that may hold a version.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::pieces::encode;
+use super::unreadable::unreadable;
 use super::weighed::{no_thread, weighed};
 use crate::apart::{LARGE, apart, no_thread as without_thread};
 use crate::asker::Asker;
@@ -26,8 +27,7 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     let (call, _room) = weighed(call, NO_TEXT).await?;
     let read = move || json::from_slice(call.payload()).map(asked);
     let read = if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() };
-    let unreadable = |error: serde_json::Error| super::unreadable(&error.to_string());
-    let asked = read.map_err(unreadable)?;
+    let asked = read.map_err(|error: serde_json::Error| unreadable(&error.to_string()))?;
     let answer = match asked {
         Ok(request) => {
             let request = EmbeddingRequest { caller: Some(caller), asker, room, ..request };
