@@ -16,60 +16,22 @@
 
 mod form;
 mod made_id;
+mod piece;
 
 use std::collections::VecDeque;
 
 use crate::error::ProviderError;
-use crate::json::{Seam, TextPiece};
+use crate::json::Seam;
 use crate::message::{Chunk, ToolCallDelta};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
 use form::{Form, is_blank};
 pub(super) use made_id::AnswerHash;
 use made_id::made_id;
+pub(super) use piece::{Arguments, CallPiece, Place};
 
 /// How many places may be told apart: a hostile server could name a new one with every piece.
 const MAX_PLACES: usize = 4 * MAX_TOOL_CALLS;
-
-/// What one event says of a call.
-#[derive(Debug, Default)]
-pub(super) struct CallPiece {
-    pub(super) place: Place,
-    pub(super) id: Option<String>,
-    /// What to take for an id if none comes.
-    pub(super) spare_id: Option<String>,
-    pub(super) name: Option<String>,
-    /// Whether the name is whole, as in formats that send it once.
-    pub(super) is_named: bool,
-    pub(super) arguments: Arguments,
-}
-
-/// Which call a piece belongs to, as far as the server says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The one with this index.
-    Index(u64),
-    /// The item with this id, which is not the call's.
-    Item(String),
-    /// The one at this place of the event's list, where no usable index is given.
-    InList(usize),
-    /// The latest one.
-    #[default]
-    Latest,
-}
-
-/// What a piece says of the arguments.
-#[derive(Debug, Default)]
-pub(super) enum Arguments {
-    #[default]
-    None,
-    /// More of their text.
-    More(TextPiece),
-    /// All of their text, whether or not it came before.
-    Whole(String),
-    /// All of their text, unless more comes: then that is all.
-    Start(String),
-}
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
@@ -101,6 +63,8 @@ struct Call {
     is_start: bool,
     /// The call of its id and name that was whole when it began, as long as this one may be a repetition of that.
     repeats: Option<usize>,
+    /// Bytes of the arguments that are known to be the same as there.
+    same: usize,
     /// Bytes of the arguments that came once more, of a call that is whole.
     again: usize,
     /// Its number, once it is handed out.
@@ -285,9 +249,16 @@ impl Calls {
     fn compare(&mut self, at: usize) {
         let call = &self.calls[at];
         let Some(first) = call.repeats.map(|first| &self.calls[first]) else { return };
-        let says_nothing = call.is_blank() || call.is_start;
-        if !says_nothing && !first.arguments.starts_with(&call.arguments) {
-            self.calls[at].repeats = None;
+        if call.is_blank() || call.is_start {
+            return;
+        }
+        // Each byte is looked at once, however many pieces there are.
+        let (same, len) = (call.same, call.arguments.len());
+        let is_same = first.arguments.get(same..).is_some_and(|rest| rest.starts_with(&call.arguments[same..]));
+        let call = &mut self.calls[at];
+        match is_same {
+            true => call.same = len,
+            false => call.repeats = None,
         }
     }
 
@@ -445,6 +416,7 @@ impl Call {
 
     fn clear(&mut self) {
         self.arguments.clear();
+        self.same = 0;
         self.form = Form::default();
         self.is_start = false;
     }

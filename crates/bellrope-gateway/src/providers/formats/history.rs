@@ -8,14 +8,11 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::ids::{self, CallRules};
-use super::said::{Call, Output, Piece, Reasoning, Said, is_blank, pieces};
+use super::said::{Call, NO_RESULT, Output, Piece, Reasoning, Said, is_blank, pieces};
 use crate::error::ProviderError;
 use crate::message::{Message, Role};
 use crate::notes::Notes;
 use crate::provider::MAX_TOOL_CALLS;
-
-/// What is said of a call that has no result.
-const NO_RESULT: &str = "(this call has no result)";
 
 /// A turn of a conversation.
 #[derive(Debug)]

@@ -73,6 +73,19 @@ pub(super) fn response_format(request: &ChatRequest) -> Result<Option<Form<'_>>,
     }
 }
 
+/// The form of the answer as it came, for servers that have forms of their own, such as a `grammar`, or a schema without a name.
+///
+/// # Errors
+/// It is no object that says what it is.
+pub(super) fn any_response_format(request: &ChatRequest) -> Result<Option<&Value>, ProviderError> {
+    let Some(format) = request.response_format.as_ref().filter(|format| !format.is_null()) else { return Ok(None) };
+    match format.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(None),
+        Some(_) => Ok(Some(format)),
+        None => Err(invalid("response_format must be an object with a type, such as json_object or json_schema")),
+    }
+}
+
 /// What the provider keeps with the request. A `user_id` alone is Anthropic's word for who asks, and of use there alone.
 pub(super) fn metadata<'a>(request: &'a ChatRequest, notes: &mut Notes) -> Option<&'a Map<String, Value>> {
     let metadata = Some(&request.metadata).filter(|metadata| !metadata.is_empty())?;
@@ -153,5 +166,11 @@ mod tests {
             let fault = response_format(&request("response_format", &format)).unwrap_err().to_string();
             assert!(fault.contains("response_format"), "{fault}");
         }
+        for format in [json!({"type": "json_schema", "schema": {}}), json!({"type": "grammar", "value": "x"})] {
+            let request = request("response_format", &format);
+            assert_eq!(any_response_format(&request).unwrap(), Some(&format));
+        }
+        assert!(any_response_format(&request("response_format", &json!("json"))).is_err());
+        assert_eq!(any_response_format(&request("response_format", &json!({"type": "text"}))).unwrap(), None);
     }
 }

@@ -28,6 +28,20 @@ pub(super) struct Reasoning<'a> {
     pub(super) details: Option<&'a Value>,
 }
 
+/// What stands for the result of a call that has none.
+pub(super) const NO_RESULT: &str = "(this call has no result)";
+
+impl Output<'_> {
+    /// Its text, which says that the tool failed: for formats that have no other place for that.
+    pub(super) fn in_words(&self) -> Cow<'_, str> {
+        match &*self.text {
+            text if !self.is_error || text == NO_RESULT => text.into(),
+            "" => "The tool failed.".into(),
+            text => format!("The tool failed: {text}").into(),
+        }
+    }
+}
+
 impl Reasoning<'_> {
     /// Whether it stands for an earlier part of the conversation, which responses alone have.
     pub(super) fn is_compaction(&self) -> bool {
@@ -185,6 +199,20 @@ mod tests {
         }
         let message: Message = serde_json::from_value(json!({"role": "tool", "content": "plain"})).unwrap();
         assert_eq!(pieces(&message).unwrap_err().code(), "invalid_request");
+    }
+
+    #[test]
+    fn a_result_says_in_words_that_the_tool_failed() {
+        let of = |text: &'static str, is_error| Output { text: text.into(), is_error, ..Output::default() };
+        for (output, words) in [
+            (of("4", false), "4"),
+            (of("no clock", true), "The tool failed: no clock"),
+            (of("", true), "The tool failed."),
+            (of("", false), ""),
+            (of(NO_RESULT, true), NO_RESULT),
+        ] {
+            assert_eq!(output.in_words(), words);
+        }
     }
 
     // Fault 74.

@@ -214,6 +214,12 @@ fn a_whole_call_that_comes_once_more_under_its_id_is_one_wherever_it_stands() {
         let found = calls(pieces);
         assert_eq!(texts(&found), expected, "{what}");
     }
+    // In very many pieces, each byte of which is looked at once.
+    let long = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 18));
+    let mut pieces = vec![piece(zero.clone(), "t1", "read", &long), piece(one.clone(), "t1", "read", "")];
+    pieces
+        .extend(long.as_bytes().chunks(4).map(|bytes| piece(one.clone(), "", "", std::str::from_utf8(bytes).unwrap())));
+    assert_eq!(calls(pieces).len(), 1);
     // The entries of one list are several calls, whatever they say.
     let list: Vec<_> = (0..3).map(|at| piece(Place::InList(at), "", "roll", "{}")).collect();
     assert_eq!(calls(list).len(), 3);

@@ -76,7 +76,11 @@ pub(crate) fn body(
         top_logprobs: request.top_logprobs,
         metadata: if is_openai { None } else { options::metadata(request, notes) },
         reasoning_effort: request.reasoning_effort.as_deref(),
-        response_format: options::response_format(request)?.and(request.response_format.as_ref()),
+        response_format: if is_openai {
+            options::response_format(request)?.and(request.response_format.as_ref())
+        } else {
+            options::any_response_format(request)?
+        },
         service_tier: request.service_tier.as_deref(),
     };
     serde_json::to_vec(&body).map_err(|error| unwritable(&error))
@@ -166,13 +170,14 @@ impl<'a> Writer<'a, '_> {
         if output.cache.is_some() {
             note_cache(self.notes);
         }
+        let text = output.in_words();
         if output.images.is_empty() {
-            return Cow::Borrowed(&output.text);
+            return text;
         }
         self.notes.add(
             "a picture in the result of a tool was sent after the results: chat completions take text alone there",
         );
-        let texts = std::iter::once(&*output.text).filter(|text| !text.is_empty());
+        let texts = std::iter::once(&*text).filter(|text| !text.is_empty());
         Cow::Owned(texts.chain(output.images.iter().map(|_| PICTURE)).collect::<Vec<_>>().join("\n"))
     }
 

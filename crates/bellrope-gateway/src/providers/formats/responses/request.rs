@@ -207,10 +207,11 @@ fn thought(reasoning: &Reasoning<'_>) -> Option<Value> {
 }
 
 fn result(output: &Output<'_>) -> Value {
+    let text = output.in_words();
     if output.images.is_empty() {
-        return (*output.text).into();
+        return (*text).into();
     }
-    let text = (!output.text.is_empty()).then(|| json!({"type": "input_text", "text": output.text}));
+    let text = (!text.is_empty()).then(|| json!({"type": "input_text", "text": text}));
     let images = output.images.iter().map(|url| json!({"type": "input_image", "image_url": url}));
     text.into_iter().chain(images).collect()
 }
