@@ -108,12 +108,11 @@ fn elsewhere(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
             _ => Some(Cow::Borrowed(rest.trim())),
         }
     });
-    let parts = odd.flat_map(|odd| {
+    let others = OTHERS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
+    odd.chain(others.map(Cow::Borrowed)).flat_map(|odd| {
         let parts: Vec<_> = odd.split([':', ' ', ',']).filter(|part| holds_token(part)).map(str::to_owned).collect();
         parts.into_iter().map(Cow::Owned)
-    });
-    let others = OTHERS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
-    parts.chain(others.map(str::trim).filter(|key| holds_token(key)).map(Cow::Borrowed))
+    })
 }
 
 /// What stands in base64.
