@@ -81,7 +81,7 @@ mod tests {
         let (one, json) = schema(1, 0);
         assert_eq!(fetched.take(&one, json.clone()).unwrap(), json);
         assert_eq!(fetched.of(&one), Some(json.clone()));
-        let namesake = FleetType { name: "Other.read".to_owned(), ..one.clone() };
+        let namesake = FleetType { name: "Other.read".to_owned(), ..one };
         assert_eq!(fetched.of(&namesake), None, "who offers one type says nothing of another with the same hash");
         let (two, _) = schema(2, 0);
         let refused = fetched.take(&two, json).unwrap_err().to_string();
