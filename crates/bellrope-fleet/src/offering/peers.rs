@@ -192,6 +192,11 @@ impl Peers {
         self.cancelled.contains(&(from, call))
     }
 
+    /// The calls that wait for a clock, each by its link's number and its own.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.peers.iter().flat_map(|(from, peer)| peer.waiting.iter().map(|waiting| (*from, waiting.call)))
+    }
+
     /// No call begins any more. Answers with those that waited for a clock.
     pub(super) fn give_up(&mut self) -> Vec<Came> {
         self.waiting = 0;
@@ -346,6 +351,7 @@ mod tests {
         for from in 0..9 {
             going.judge(from, 5, 0, &call, start);
         }
+        assert_eq!(going.waiting().filter(|waiting| *waiting == (8, 5)).count(), 1);
         assert_eq!((going.give_up().len(), going.waiting, going.give_up().len()), (9, 0, 0));
         assert!(peers.sweep(start + BEGIN_WITHIN).is_empty());
         assert_eq!(peers.sweep(start + BEGIN_WITHIN + MS).len(), MOST_WAITING);

@@ -44,3 +44,22 @@ fn an_instance_that_is_far_from_nats_drains_without_losing_a_call() {
     callers.into_iter().for_each(|caller| caller.join().unwrap().unwrap());
     assert_eq!(here.fleet.counters().unknown.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn a_call_over_a_long_way_is_answered_or_proven_not_to_have_run() {
+    let Some(nats) = Nats::start() else { return };
+    for (one_way, is_answered) in [(60, true), (130, false)] {
+        let [there, here] = [(); 2].map(|()| Way::slow(nats.port, Duration::from_millis(one_way)));
+        let (there, here) = (offering(&there.url()), importing(&here.url()));
+        let client = here.client();
+        if is_answered {
+            // The machine that the test runs on may be slow as well.
+            eventually("it is answered", || client.call("echo", b"ding").is_ok_and(|answer| answer == b"ding"));
+        } else {
+            let ended = client.call("echo", b"ding");
+            assert!(matches!(ended, Err(CallError::NotExecuted)), "{ended:?}");
+            assert_eq!(there.seen.began.load(Ordering::SeqCst), 0);
+        }
+        drop((here, there));
+    }
+}

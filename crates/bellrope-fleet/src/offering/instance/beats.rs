@@ -40,6 +40,10 @@ impl Instance {
         for (from, call) in self.calls().keys() {
             held.entry(*from).or_default().extend_from_slice(&call.to_le_bytes());
         }
+        // Those that wait for a clock, too: their callers wait for as long as this side lives, and hear that they may not begin.
+        for (from, call) in self.peers().waiting() {
+            held.entry(from).or_default().extend_from_slice(&call.to_le_bytes());
+        }
         let gone: HashSet<u64> = held.keys().copied().filter(|from| self.peers().is_gone(*from, now)).collect();
         if !gone.is_empty() {
             let orphans: Vec<_> = self.calls().extract_if(|(from, _), _| gone.contains(from)).collect();
