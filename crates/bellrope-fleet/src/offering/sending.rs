@@ -28,12 +28,25 @@ pub(super) struct Sending {
     gathered: Gathered,
     /// Chunks that were taken from the stream.
     items: u64,
+    /// Of them, those before the last message of gathered ones; and whether that had several.
+    items_before: u64,
+    follows_many: bool,
 }
 
 impl Sending {
     pub(super) fn new(link: &Arc<Link>, (from, call): (u64, u64), credit: &Credit) -> Self {
         let (cutter, gathered) = (Cutter::new(link.part()), Gathered::default());
-        Self { link: Arc::clone(link), from, call, credit: credit.clone(), cutter, gathered, items: 0 }
+        Self {
+            link: Arc::clone(link),
+            from,
+            call,
+            credit: credit.clone(),
+            cutter,
+            gathered,
+            items: 0,
+            items_before: 0,
+            follows_many: false,
+        }
     }
 
     /// Sends the answer of a call that is no stream.
@@ -41,15 +54,21 @@ impl Sending {
         self.item(answer, true).await
     }
 
-    /// Sends all chunks of a stream, as they come: those that are there at once in one message, as many as it holds. `fault` says
-    /// what an error is, after so many chunks.
+    /// Sends all chunks of a stream, as they come: those that are there at once in one message, as many as it holds. Of a stream
+    /// whose last message had several, the next one waits for a turn of the runtime, in which more may come. `fault` says what an
+    /// error is, after so many chunks.
     pub(super) async fn chunks<E: From<Lost>>(
         &mut self,
         stream: &mut AsyncStream,
         fault: impl Fn(&CallError, u64) -> E,
     ) -> Result<(), E> {
         loop {
-            let next = match stream.next().now_or_never() {
+            let mut next = stream.next().now_or_never();
+            if next.is_none() && self.follows_many && !self.gathered.is_empty() {
+                tokio::task::yield_now().await;
+                next = stream.next().now_or_never();
+            }
+            let next = match next {
                 Some(next) => next,
                 // Nothing waits for what is not there yet.
                 None => {
@@ -90,6 +109,8 @@ impl Sending {
             return Ok(());
         }
         let chunks = self.gathered.take();
+        self.follows_many = self.items - self.items_before > 1;
+        self.items_before = self.items;
         self.credit.take(chunks.len()).await;
         let seq = self.cutter.number();
         say(&self.link, self.from, self.call, DownKind::Chunks { seq }, &chunks).await
