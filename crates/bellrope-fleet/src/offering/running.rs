@@ -204,7 +204,7 @@ impl Running {
     }
 
     async fn server_stream(self, stream: AsyncStream) -> Result<(), Fault> {
-        let mut sending = self.sending().paced();
+        let mut sending = self.sending();
         let mut kept = LeftIfLost { stream: Some(stream), link: Arc::clone(&self.link) };
         let Some(stream) = &mut kept.stream else { return Err(Fault::Lost) };
         let ended = tokio::select! {

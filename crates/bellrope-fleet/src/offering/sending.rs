@@ -1,22 +1,15 @@
 //! What goes to the importing server of one call.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bellrope::{CallError, client::AsyncStream};
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, timeout_at};
 
 use crate::{
     flow::{Credit, Cutter, Gathered},
     frame::{self, Down, DownKind},
     link::{Link, Lost},
 };
-
-/// Messages of one stream that are not full follow each other by no less, if the last one had many chunks. A message costs NATS and
-/// both servers more than the chunks in it.
-const PACE: Duration = Duration::from_millis(1);
-/// So many.
-const MANY: u64 = 4;
 
 /// Says something of a call to its importing server.
 pub(super) async fn say(link: &Link, from: u64, call: u64, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
@@ -35,11 +28,9 @@ pub(super) struct Sending {
     gathered: Gathered,
     /// Chunks that were taken from the stream.
     items: u64,
-    /// Of them, those before the last message of gathered ones; and when that was sent, if it had many.
+    /// Of them, those before the last message of gathered ones; and whether that had several.
     items_before: u64,
-    sent: Option<Instant>,
-    /// Whether chunks of a stream that brings many may wait for more.
-    is_paced: bool,
+    follows_many: bool,
 }
 
 impl Sending {
@@ -54,15 +45,8 @@ impl Sending {
             gathered,
             items: 0,
             items_before: 0,
-            sent: None,
-            is_paced: false,
+            follows_many: false,
         }
-    }
-
-    /// The same for a stream whose caller sends nothing that its chunks answer: where they come so fast that many share a message,
-    /// the next one that is not full waits until this long after the last.
-    pub(super) fn paced(self) -> Self {
-        Self { is_paced: true, ..self }
     }
 
     /// Sends the answer of a call that is no stream.
@@ -70,21 +54,23 @@ impl Sending {
         self.item(answer, true).await
     }
 
-    /// Sends all chunks of a stream, as they come: those that are there at once in one message, as many as it holds. `fault` says
-    /// what an error is, after so many chunks.
+    /// Sends all chunks of a stream, as they come: those that are there at once in one message, as many as it holds. Of a stream
+    /// whose last message had several, the next one waits for a turn of the runtime, in which more may come. `fault` says what an
+    /// error is, after so many chunks.
     pub(super) async fn chunks<E: From<Lost>>(
         &mut self,
         stream: &mut AsyncStream,
         fault: impl Fn(&CallError, u64) -> E,
     ) -> Result<(), E> {
         loop {
-            let next = match (stream.next().now_or_never(), self.gathers_until()) {
-                (Some(next), _) => Some(next),
-                (None, Some(until)) => timeout_at(until, stream.next()).await.ok(),
-                (None, None) => None,
-            };
+            let mut next = stream.next().now_or_never();
+            if next.is_none() && self.follows_many && !self.gathered.is_empty() {
+                tokio::task::yield_now().await;
+                next = stream.next().now_or_never();
+            }
             let next = match next {
                 Some(next) => next,
+                // Nothing waits for what is not there yet.
                 None => {
                     self.flush().await?;
                     stream.next().await
@@ -105,12 +91,6 @@ impl Sending {
         }
     }
 
-    /// Until when what is gathered may wait for more. `None`: nothing waits for what is not there yet.
-    fn gathers_until(&self) -> Option<Instant> {
-        let until = self.sent? + PACE;
-        (self.is_paced && !self.gathered.is_empty() && Instant::now() < until).then_some(until)
-    }
-
     async fn chunk(&mut self, chunk: &[u8]) -> Result<(), Lost> {
         if !self.gathered.has_room(chunk, self.link.part()) {
             self.flush().await?;
@@ -129,8 +109,7 @@ impl Sending {
             return Ok(());
         }
         let chunks = self.gathered.take();
-        // One that brings few chunks at a time is not made to wait.
-        self.sent = (self.items - self.items_before >= MANY).then(Instant::now);
+        self.follows_many = self.items - self.items_before > 1;
         self.items_before = self.items;
         self.credit.take(chunks.len()).await;
         let seq = self.cutter.number();
