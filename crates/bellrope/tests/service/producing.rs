@@ -127,8 +127,10 @@ fn a_task_that_reads_a_request_ends_with_the_call() {
     let counting_cut = Arc::clone(&cut);
     let _server = Server::builder()
         .client_stream("early", move |_, mut chunks| {
-            let (alive, cut) = (Alive::new(&counting), Arc::clone(&counting_cut));
+            let (counting, cut) = (Arc::clone(&counting), Arc::clone(&counting_cut));
             async move {
+                // Counted where the task begins at once: a handler that was never polled has none.
+                let alive = Alive::new(&counting);
                 tokio::spawn(async move {
                     let _alive = alive;
                     while let Some(_chunk) = chunks.try_next().await.inspect_err(|_| {
