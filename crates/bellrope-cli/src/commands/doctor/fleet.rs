@@ -9,6 +9,8 @@ use super::finding::Finding;
 const CHECK: &str = "fleet";
 /// How long answers of instances are collected.
 const WAIT: Duration = Duration::from_millis(500);
+/// An instance that takes longer to answer is so far away that its calls may not begin in time.
+const FAR_US: u64 = 300_000;
 
 /// Nothing, where no fleet is to be joined.
 pub(super) fn reached(settings: &FleetSettings) -> Option<Finding> {
@@ -37,6 +39,18 @@ fn there(settings: &FleetSettings, listed: &[Listed]) -> Finding {
         let found = format!("NATS answers, and no instance of the prefix {:?}", settings.prefix);
         return Finding::warn(CHECK, found, "start a server with --offer there, or correct fleet.prefix");
     }
+    if let Some(far) = listed.iter().max_by_key(|one| one.answered_us).filter(|far| far.answered_us > FAR_US) {
+        let found = format!(
+            "instance {} answers after {} ms: the way there and back is long, or busy",
+            far.id,
+            far.answered_us / 1000
+        );
+        return Finding::warn(
+            CHECK,
+            found,
+            "over 350 ms its calls end as NotExecuted: bring NATS nearer; see docs/fleet.md",
+        );
+    }
     let running: u64 = listed.iter().map(|one| one.running).sum();
     let draining = match listed.iter().filter(|one| one.draining).count() {
         0 => String::new(),
@@ -64,4 +78,23 @@ fn who_asks(settings: &FleetSettings) -> String {
         });
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_is_too_far_away_for_calls_is_said_to_be() {
+        let listed = |answered_us: u64| {
+            let listed = serde_json::json!({
+                "id": "00ff", "server": "", "version": "1", "started": "then", "running": 0, "draining": false,
+                "nats": "", "links": 1, "answered_us": answered_us, "types": [],
+            });
+            serde_json::from_value::<Listed>(listed).unwrap()
+        };
+        let said = |answered_us| format!("{:?}", there(&FleetSettings::default(), &[listed(900), listed(answered_us)]));
+        assert!(said(400_000).contains("00ff answers after 400 ms"), "{}", said(400_000));
+        assert!(said(40_000).contains("instances: 2"), "{}", said(40_000));
+    }
 }
