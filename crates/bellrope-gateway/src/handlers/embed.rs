@@ -26,7 +26,10 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     let (call, _room) = weighed(call, NO_TEXT).await?;
     let read = move || json::from_slice(call.payload()).map(asked);
     let read = if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() };
-    let unreadable = |error: serde_json::Error| super::unreadable(&error.to_string());
+    let unreadable = |error: serde_json::Error| {
+        let words = Excerpt::new(&json::plain_words(&error.to_string()));
+        HandlerError::invalid_request(format!("the request cannot be read: {words}"))
+    };
     let asked = read.map_err(unreadable)?;
     let answer = match asked {
         Ok(request) => {
