@@ -321,8 +321,9 @@ async fn ask(
         }
         let said = serde_json::from_slice::<Stats>(&message.payload).ok();
         let took = asked.elapsed();
-        listed.extend(said.filter(|said| said.metadata.prefix == settings.prefix).map(|said| said.listed(took)));
-        types += listed.last().map_or(0, |last| last.types.len());
+        let said = said.filter(|said| said.metadata.prefix == settings.prefix).map(|said| said.listed(took));
+        types += said.as_ref().map_or(0, |said| said.types.len());
+        listed.extend(said);
         if listed.len() >= MOST || types >= MOST_TYPES {
             break;
         }

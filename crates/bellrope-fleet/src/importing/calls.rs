@@ -212,7 +212,7 @@ impl Table {
     /// An instance lives, and has calls that wait for our clock. Answers whether any was sent to just that one.
     fn is_asked_by(&self, instance: u64) -> bool {
         let (now, mut is_known) = (Instant::now(), false);
-        for slot in self.calls().open.values_mut().filter(|slot| slot.instance.is_none() && slot.to == Some(instance)) {
+        for slot in self.calls().open.values_mut().filter(|slot| slot.instance.or(slot.to) == Some(instance)) {
             (slot.heard, is_known) = (now, true);
         }
         is_known
@@ -234,7 +234,7 @@ impl Table {
         let mut calls = self.calls();
         for number in frame::numbers(numbers).take(MOST_HELD) {
             match calls.open.get_mut(&number) {
-                Some(slot) if slot.instance.is_none_or(|known| known == instance) => {
+                Some(slot) if slot.instance.or(slot.to).is_none_or(|known| known == instance) => {
                     slot.heard = now;
                     slot.instance = Some(instance);
                 }
@@ -254,7 +254,8 @@ impl Table {
         let mut calls = self.calls();
         // The call may have ended meanwhile.
         let Some(slot) = calls.open.get_mut(&call) else { return };
-        if slot.instance.is_some_and(|known| known != instance) {
+        // What was sent to one instance that one answers: what another one says is of a copy.
+        if slot.instance.or(slot.to).is_some_and(|known| known != instance) {
             return count(&self.counters.foreign);
         }
         slot.heard = Instant::now();
@@ -431,6 +432,18 @@ mod tests {
             table.deliver(1, 7, &DownKind::Chunks { seq: 0 }, Bytes::from(vec![0; len]));
             assert_eq!(matches!(told.try_recv(), Ok(Event::Lost(_))), len > MOST_PART);
         }
+    }
+
+    #[test]
+    fn of_a_call_that_was_sent_to_one_instance_no_other_one_has_a_say() {
+        let table = Table::new(String::new(), Clock::start(), Arc::default(), None);
+        let (slot, mut told) = slot(Some(9));
+        table.calls().open.insert(7, slot);
+        let refused = DownKind::Refused { code: 1, detail: 0, text: "" };
+        table.deliver(8, 7, &refused, Bytes::new());
+        assert!(told.try_recv().is_err(), "it is a copy's");
+        table.deliver(9, 7, &refused, Bytes::new());
+        assert!(matches!(told.try_recv(), Ok(Event::Refused { .. })));
     }
 
     #[test]

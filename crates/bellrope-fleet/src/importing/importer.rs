@@ -222,7 +222,7 @@ impl Importer {
             // Nor is the call of a token, whose budget would not have it.
             if chosen.is_none() && !asks.token.is_empty() && self.choices.hears_loads() {
                 self.wants_instances.notify_one();
-                if tried >= TRIES {
+                if tried >= TRIES || has_own {
                     let text = "no instance is known that could be told whose call this is";
                     return Asked::NotRun(HandlerError::not_executed(text));
                 }

@@ -280,6 +280,7 @@ fn what_strangers_have_us_answer_is_bounded_however_much_of_it_comes() {
     });
     eventually("calls are answered as ever", || client.call("echo", b"ding").is_ok_and(|answer| answer == b"ding"));
     let more = resident_kb().saturating_sub(before);
-    assert!(more < 128 * 1024, "{more} KiB more");
+    // Other tests take something meanwhile; without bounds it was 864 MB.
+    assert!(more < 384 * 1024, "{more} KiB more");
     assert!(there.fleet.is_linked() && here.fleet.is_linked());
 }

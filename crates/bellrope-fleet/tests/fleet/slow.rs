@@ -56,8 +56,10 @@ fn a_call_over_a_long_way_is_answered_or_proven_not_to_have_run() {
             // The machine that the test runs on may be slow as well.
             eventually("it is answered", || client.call("echo", b"ding").is_ok_and(|answer| answer == b"ding"));
         } else {
-            let ended = client.call("echo", b"ding");
-            assert!(matches!(ended, Err(CallError::NotExecuted)), "{ended:?}");
+            // On a machine with other work the first word of it may come too late: then it is not known.
+            eventually("it is proven not to have run", || {
+                matches!(client.call("echo", b"ding"), Err(CallError::NotExecuted))
+            });
             assert_eq!(there.seen.began.load(Ordering::SeqCst), 0);
         }
         drop((here, there));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -11,7 +12,7 @@ use crate::account::{Account, Books};
 use crate::error::{Excerpt, ProviderError};
 use crate::input_tokens::InputTokens;
 use crate::lines;
-use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
+use crate::message::{COMPACTION, ChatRequest, ChatResponse, Chunk, Content, Part};
 use crate::provider::ProviderStream;
 
 /// The providers that a request may go to, in order. At least one.
@@ -123,7 +124,7 @@ impl Route {
             let error = match (upstream.ask(asked, notices, account, ask).await, failed.take()) {
                 // Whose signature it is may have been forgotten, as with a restart of the server, and is refused for ever.
                 (Err(error), before) if is_signed && is_of_signatures(&error) => {
-                    leave_signatures_out(&mut request);
+                    leave_out(&mut request, is_signature);
                     drop(notices.try_send(UNSIGNED.to_owned()));
                     (failed, next) = (before, Some(upstream));
                     continue;
@@ -183,7 +184,7 @@ pub(super) fn passed_on(from: &str, to: &str, error: &ProviderError) -> String {
 /// before, which it may refuse.
 pub(super) fn forget(request: &mut ChatRequest) {
     request.model = None;
-    leave_signatures_out(request);
+    leave_out(request, |_| true);
 }
 
 /// What is said of signatures that a provider refuses.
@@ -191,8 +192,13 @@ const UNSIGNED: &str = "the signatures of earlier reasoning were left out: the p
 
 /// Whether there is something in a request by which a provider knows its own reasoning.
 fn has_signatures(request: &ChatRequest) -> bool {
-    let has = |part: &Part| matches!(part, Part::Reasoning { details: Some(_), .. });
+    let has = |part: &Part| matches!(part, Part::Reasoning { details: Some(details), .. } if is_signature(details));
     request.messages.iter().any(|message| matches!(&message.content, Content::Parts(parts) if parts.iter().any(has)))
+}
+
+/// A compaction is the conversation so far: without it the answer would be to another one.
+fn is_signature(details: &Value) -> bool {
+    details["type"] != COMPACTION
 }
 
 /// Whether a provider refuses what came with earlier reasoning: it is somebody else's, or too old.
@@ -202,12 +208,13 @@ fn is_of_signatures(error: &ProviderError) -> bool {
     words.into_iter().flatten().any(|said| said.contains("signature") || said.contains("encrypted"))
 }
 
-fn leave_signatures_out(request: &mut ChatRequest) {
+/// Takes out what came with earlier reasoning, as far as it is `meant`.
+fn leave_out(request: &mut ChatRequest, meant: impl Fn(&Value) -> bool) {
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
             if let Part::Reasoning { details, .. } = part {
-                *details = None;
+                details.take_if(|details| meant(details));
             }
         }
     }

@@ -10,9 +10,6 @@ use crate::error::{Excerpt, ProviderError};
 use crate::json;
 use crate::message::{MOST_TOKENS, Usage};
 
-/// The most bytes of an answer that is none that errors show.
-const SHOWN: usize = 256;
-
 /// What they took, if the provider says it. `texts`: for how many of them a vector is to come, as far as that is known. A large answer
 /// is looked at apart.
 ///
@@ -44,10 +41,8 @@ fn usage_of(answer: &[u8], texts: Option<usize>) -> Result<Option<Usage>, Provid
 
     let read = json::from_slice::<Answer>(answer).map_err(|error| match error.is_eof() {
         true => ProviderError::Truncated { reason: "its JSON is cut off".into() },
-        false => {
-            let begin = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]);
-            malformed(&format!("{} in {begin}", json::plain_words(&error.to_string())))
-        }
+        // Its own words are not shown: a key may be among them.
+        false => malformed(&json::plain_words(&error.to_string())),
     })?;
     check(&read.data, texts).map_err(|fault| malformed(&fault))?;
     // A side matter.
@@ -67,10 +62,8 @@ fn check(rows: &[Row], texts: Option<usize>) -> Result<(), String> {
     }
     let mut known = vec![false; rows.len()];
     for (at, row) in rows.iter().enumerate() {
-        let Row { index, embedding: Some(vector) } = row else {
-            return Err(format!("`data[{at}]` has no vector"));
-        };
-        if *vector != rows[0].embedding.unwrap_or_default() {
+        let Row { index, embedding } = row;
+        if *embedding != rows[0].embedding {
             return Err(format!("the vector of `data[{at}]` has another length than the first one"));
         }
         let index = match index {
@@ -91,7 +84,7 @@ fn check(rows: &[Row], texts: Option<usize>) -> Result<(), String> {
 struct Row {
     #[serde(default)]
     index: Place,
-    embedding: Option<Shape>,
+    embedding: Shape,
 }
 
 /// Of which text a vector is.
@@ -122,12 +115,6 @@ enum Shape {
     Numbers(usize),
     Text(usize),
     Lists,
-}
-
-impl Default for Shape {
-    fn default() -> Self {
-        Self::Numbers(0)
-    }
 }
 
 impl<'de> Deserialize<'de> for Shape {
@@ -244,7 +231,7 @@ mod tests {
             assert_eq!(seen.err().map(|error| error.code()), code, "{rows} {texts:?}");
         }
         for (body, code, words) in [
-            ("<html>", "malformed", "in <html>"),
+            ("<html>", "malformed", "expected value"),
             ("{}", "malformed", "missing field `data`"),
             (r#"{"data":[{"index":0,"embedding":[1"#, "truncated", "cut off"),
             ("", "truncated", "cut off"),

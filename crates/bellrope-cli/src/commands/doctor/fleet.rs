@@ -10,7 +10,7 @@ const CHECK: &str = "fleet";
 /// How long answers of instances are collected.
 const WAIT: Duration = Duration::from_millis(500);
 /// An instance that takes longer to answer is so far away that its calls may not begin in time.
-const FAR_US: u64 = 300_000;
+const FAR: Duration = Duration::from_millis(300);
 
 /// Nothing, where no fleet is to be joined.
 pub(super) fn reached(settings: &FleetSettings) -> Option<Finding> {
@@ -39,16 +39,16 @@ fn there(settings: &FleetSettings, listed: &[Listed]) -> Finding {
         let found = format!("NATS answers, and no instance of the prefix {:?}", settings.prefix);
         return Finding::warn(CHECK, found, "start a server with --offer there, or correct fleet.prefix");
     }
-    if let Some(far) = listed.iter().max_by_key(|one| one.answered_us).filter(|far| far.answered_us > FAR_US) {
+    if let Some(far) = listed.iter().max_by_key(|one| one.answered_within).filter(|far| far.answered_within > FAR) {
         let found = format!(
             "instance {} answers after {} ms: the way there and back is long, or busy",
             far.id,
-            far.answered_us / 1000
+            far.answered_within.as_millis()
         );
         return Finding::warn(
             CHECK,
             found,
-            "over 350 ms its calls end as NotExecuted: bring NATS nearer; see docs/fleet.md",
+            "over 350 ms its calls may end as NotExecuted: bring NATS nearer; see docs/fleet.md",
         );
     }
     let running: u64 = listed.iter().map(|one| one.running).sum();

@@ -88,8 +88,7 @@ fn shown(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.to_str().ok()?.trim();
         let (scheme, key) = value.split_once(' ').unwrap_or(("", value));
-        // Some tools leave the scheme out, or have one of their own: a token of ours is one all the same.
-        (scheme.eq_ignore_ascii_case("bearer") || holds_token(key)).then(|| key.trim())
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
     let plain = KEYS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
     bearer.chain(plain.map(str::trim))

@@ -10,7 +10,7 @@ use std::{
 
 use bellrope_gateway::{
     AnswerRoom, Chunk, Gateway, LiveGateway, Owner, ServerStop,
-    apart::{LARGE, LONG},
+    apart::LARGE,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, KeptItems, StoredResponse, ToolFormat, embedding_request,
         embedding_response, estimate_tokens, odd_vectors, weight,
@@ -199,8 +199,8 @@ impl Service {
             Sent::Answered(answer) => return Ok(answer),
             Sent::Not { tried, notes, failed } => (tried, notes, failed),
         };
-        let body = self.with_items(format, owner, body, &room).await?;
         let (body, values) = self.weighed((body, Arc::clone(&room))).await?;
+        let body = self.with_items(format, owner, body, &room).await?;
         // A provider that was asked took it: that another one cannot says nothing of the request.
         let or_before = |fault: Fault| match &before {
             Some(before) if fault.is_invalid_here() => before.clone().into(),
@@ -254,7 +254,7 @@ impl Service {
         }
         let (items, asked) = (self.items.clone(), body.clone());
         let fill = move || items.filled(owner, &asked);
-        let filled = if body.len() > LONG { on_its_own(fill).await? } else { fill() };
+        let filled = if body.len() >= LARGE { on_its_own(fill).await? } else { fill() };
         Ok(filled.map_or(body, |filled| held(filled, Arc::clone(room)).0))
     }
 

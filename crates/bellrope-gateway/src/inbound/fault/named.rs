@@ -6,12 +6,15 @@ use crate::error::AT;
 /// What the words of a provider's refusal begin with, before its status.
 const REFUSED: &str = "the provider answered ";
 
-/// What the words for a request that contradicts itself begin with.
-const INVALID: &str = "the request is invalid: ";
+/// What a provider's error within an answer begins with.
+const BROKE_OFF: &str = "the provider broke off with ";
+
+/// What the words for a request that contradicts itself began with in an earlier version, which a server of a fleet may be.
+const EARLIER: &str = "the request is invalid: ";
 
 /// Whether the words of an error are those of a provider's refusal.
 pub(super) fn is_providers(message: &str) -> bool {
-    message.starts_with(REFUSED)
+    message.starts_with(REFUSED) || message.starts_with(BROKE_OFF)
 }
 
 /// The provider's own code in the words of its refusal, if it says more than that the request is at fault: tools act on some, as on
@@ -71,11 +74,11 @@ const FIELDS: [&str; 39] = [
 pub(super) fn named_field(message: &str) -> Option<&str> {
     let is_field = |place: &&str| FIELDS.contains(&place.split(['.', '[']).next().unwrap_or_default());
     let end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '[' | ']'));
-    if let Some(words) = message.strip_prefix(INVALID) {
-        let words = words.trim_start_matches('`');
+    let Some(words) = message.strip_prefix(REFUSED) else {
+        // This program's own begin with the field.
+        let words = message.strip_prefix(EARLIER).unwrap_or(message).trim_start_matches('`');
         return Some(&words[..words.find(end).unwrap_or(words.len())]).filter(is_field);
-    }
-    let words = message.strip_prefix(REFUSED)?;
+    };
     if let Some((_, place)) = words.split_once(AT) {
         return place.split('`').next();
     }
@@ -112,9 +115,9 @@ mod tests {
                 "invalid_request",
                 Some("temperature"),
             ),
-            ("the request is invalid: tools[1].name is empty", "invalid_request", Some("tools[1].name")),
-            ("the request is invalid: `input` has to be a text", "invalid_request", Some("input")),
-            ("the request is invalid: it has no messages", "invalid_request", None),
+            ("tools[1].name is empty", "invalid_request", Some("tools[1].name")),
+            ("`input` has to be a text", "invalid_request", Some("input")),
+            ("it has no messages", "invalid_request", None),
         ] {
             let info = ErrorInfo { code: "invalid_request".into(), message: message.into(), ..ErrorInfo::default() };
             let body: serde_json::Value = serde_json::from_slice(&Fault::from(info).body(ErrorForm::OpenAi)).unwrap();

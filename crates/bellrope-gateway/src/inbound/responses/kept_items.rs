@@ -39,11 +39,10 @@ impl KeptItems {
     pub fn filled(&self, owner: Owner, body: &[u8]) -> Option<Vec<u8>> {
         memchr::memmem::find(body, REFERENCE.as_bytes())?;
         let mut request: Value = json::from_slice(body).ok()?;
-        let mut is_filled = false;
+        let (mut is_filled, mut left) = (false, MAX_ALL);
         for item in request.get_mut("input")?.as_array_mut()? {
-            // The type may be left out.
             let is_reference = item["type"] == REFERENCE;
-            let known = item["id"].as_str().filter(|_| is_reference).and_then(|id| self.find(owner, id));
+            let known = item["id"].as_str().filter(|_| is_reference).and_then(|id| self.find(owner, id, &mut left));
             if let Some(known) = known {
                 (*item, is_filled) = (known, true);
             }
@@ -57,9 +56,12 @@ impl KeptItems {
         Box::new(Remembering { items: self.clone(), owner, writer })
     }
 
-    fn find(&self, owner: Owner, id: &str) -> Option<Value> {
+    /// `left`: how many bytes a request may still be filled with. What goes beyond stays a reference, which is refused.
+    fn find(&self, owner: Owner, id: &str, left: &mut usize) -> Option<Value> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::from_str(kept.by_id.get(&(owner, id.to_owned()))?).ok()
+        let item = kept.by_id.get(&(owner, id.to_owned()))?;
+        *left = left.checked_sub(ENTRY + item.len())?;
+        serde_json::from_str(item).ok()
     }
 
     fn keep(&self, owner: Owner, item: &Value) {
@@ -106,6 +108,14 @@ impl AnswerWriter for Remembering {
         let whole = self.writer.whole(response);
         self.remember();
         whole
+    }
+
+    fn items(&self) -> Vec<Value> {
+        self.writer.items()
+    }
+
+    fn held(&self) -> usize {
+        self.writer.held()
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -183,6 +193,16 @@ mod tests {
         }
         let secret = answer(json!({"input": "Look.", "store": false}));
         assert_eq!(items.filled(own, next(&secret).to_string().as_bytes()), None, "it was not to be kept");
+    }
+
+    #[test]
+    fn an_item_that_is_named_often_fills_no_more_than_all_items_take() {
+        let (items, own) = (KeptItems::default(), Owner::User(7));
+        items.keep(own, &json!({"id": "large", "text": "x".repeat(MAX_ITEM - 100)}));
+        let body = json!({"input": vec![json!({"type": "item_reference", "id": "large"}); 1_000]}).to_string();
+        let filled = items.filled(own, body.as_bytes()).unwrap();
+        assert!(filled.len() < body.len() + 2 * MAX_ALL, "{}", filled.len());
+        assert!(memchr::memmem::find(&filled, REFERENCE.as_bytes()).is_some(), "what is left is refused");
     }
 
     #[test]

@@ -283,6 +283,10 @@ impl AnswerWriter for Keeping {
         self.script.items()
     }
 
+    fn held(&self) -> usize {
+        self.script.held()
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         let whole = self.script.whole(response);
         self.keep_whole();

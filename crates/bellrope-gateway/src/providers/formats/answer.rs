@@ -276,7 +276,8 @@ impl PartialAnswer {
                 | StopReason::StopSequence
         );
         // A model that says nothing has written a token all the same: that it ends.
-        let is_meant = self.may_be_empty || self.reason.is_some() && self.usage.output().is_some_and(|count| count > 0);
+        let has_written = || self.may_be_empty || self.usage.output().is_some_and(|count| count > 0);
+        let is_meant = self.reason.is_some() && has_written();
         if explains_nothing
             && !is_meant
             && !self.has_missed

@@ -343,18 +343,20 @@ impl Call {
                 if self.is_all_so_far(&text) {
                     let from = self.arguments.len();
                     self.append(&text[from..]);
-                    return text.len();
+                    return text.len() - from;
                 }
+                let mut len = text.len();
                 if self.again > 0 {
                     // It was no repetition after all.
                     let again = self.arguments[..std::mem::take(&mut self.again)].to_owned();
+                    len += again.len();
                     self.append(&again);
                 }
                 if self.sent == 0 && (self.is_start || self.is_blank()) && !is_blank(&text) {
                     self.clear();
                 }
                 self.append(&text);
-                text.len()
+                len
             }
             Arguments::Start(text) => {
                 if self.arguments.is_empty() && !is_blank(&text) {
@@ -364,6 +366,7 @@ impl Call {
                 text.len()
             }
             Arguments::Whole(text) => {
+                self.again = 0;
                 let rest = self.seam.rest();
                 let known = text.get(..self.arguments.len()).is_some_and(|head| head == self.arguments);
                 if known {
@@ -385,8 +388,9 @@ impl Call {
     /// Whether a piece has all of the arguments so far, as some servers send them again with each piece: it could stand behind
     /// them in no JSON.
     fn is_all_so_far(&self, text: &str) -> bool {
-        let may_nest = !self.form.is_in_string() && self.arguments.trim_end().ends_with([':', '[', ',']);
-        text.starts_with(&self.arguments) && self.arguments.contains('"') && !self.form.is_whole() && !may_nest
+        // Looked at last: it may go over all of them.
+        let may_nest = || !self.form.is_in_string() && self.arguments.trim_end().ends_with([':', '[', ',']);
+        text.starts_with(&self.arguments) && self.arguments.contains('"') && !self.form.is_whole() && !may_nest()
     }
 
     /// Whether a piece of its arguments, which are whole, is the next part of a repetition of them.
@@ -416,7 +420,7 @@ impl Call {
 
     fn clear(&mut self) {
         self.arguments.clear();
-        self.same = 0;
+        (self.same, self.again) = (0, 0);
         self.form = Form::default();
         self.is_start = false;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -332,8 +332,11 @@ impl Endpoint {
         let verdict = verdict(&headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
-        let encoding =
-            headers.get(CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        let is_plain = |coding: &HeaderValue| {
+            let coding = coding.as_bytes().trim_ascii();
+            [&b""[..], b"none", b"identity"].iter().any(|plain| coding.eq_ignore_ascii_case(plain))
+        };
+        let encoding = headers.get(CONTENT_ENCODING).filter(|coding| !is_plain(coding));
         // Nobody asked for that, and nobody here reads it.
         let compressed =
             encoding.map(|coding| format!("its words are compressed ({})", coding.to_str().unwrap_or("?")));

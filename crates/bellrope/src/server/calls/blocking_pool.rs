@@ -119,16 +119,30 @@ impl BlockingPool {
             let mut place = pool.wait(process, call.connection());
             let permit = (&mut place.called).await.expect("a place is kept until it is called");
             drop(place);
+            // tokio panics where the system has no thread for it, and keeps the task for when there is one: what it was to do is
+            // taken out of it then, so that it neither runs after all nor keeps a place.
+            let work = Arc::new(Mutex::new(Some((handler, call, patience, permit))));
+            let taken = Arc::clone(&work);
             let run = move || {
-                let outcome = handler(&call, patience);
-                drop(permit);
-                outcome
+                let taken = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                taken.map(|(handler, call, patience, permit)| {
+                    let outcome = handler(&call, patience);
+                    drop(permit);
+                    outcome
+                })
             };
-            // tokio panics where the system has no thread for it.
-            let ran = catch_unwind(AssertUnwindSafe(|| spawn_blocking(run)));
-            let ran = ran.map_err(|_| HandlerError::exhausted("the system has no thread for this call: try again"))?;
+            let Ok(ran) = catch_unwind(AssertUnwindSafe(|| spawn_blocking(run))) else {
+                let left = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(match left {
+                    Some(_) => HandlerError::not_executed("the system has no thread for this call"),
+                    // A thread that was there has begun with it meanwhile.
+                    None => HandlerError::unknown("the system had no thread for this call, and then it began"),
+                });
+            };
+            drop(work);
             match ran.await.map_err(JoinError::try_into_panic) {
-                Ok(outcome) => outcome,
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => Err(HandlerError::failure("its work was taken away")),
                 // To be caught like that of any handler.
                 Err(Ok(panic)) => resume_unwind(panic),
                 Err(Err(_)) => Err(HandlerError::failure("the runtime is going away")),
@@ -328,6 +342,8 @@ mod tests {
         (0..4).for_each(|_| patience.waited(Duration::from_secs(10), 1));
         assert_eq!(patience.left(Duration::ZERO), Some(LOOK_AGAIN), "nobody else wants it");
         let _other = pool.wait(OTHER, 2);
+        // A moment that has not come, however long the machine stands still.
+        pool.lock().last_turn = Some(Instant::now() + Duration::from_secs(3_600));
         assert_eq!(patience.left(Duration::ZERO), Some(LOOK_AGAIN), "one has just begun to wait");
         assert_eq!(patience.left(stall_timeout), None, "it sends nothing at all");
         pool.lock().last_turn = Instant::now().checked_sub(STARVES);

@@ -263,6 +263,17 @@ fn calls_of_one_name_without_id_and_index_are_several_once_their_arguments_are_w
 
 // Fault 71.
 #[test]
+fn arguments_that_are_replaced_forget_what_was_repeated() {
+    let more = |name: &str, text: &str| piece(Place::Index(0), "", name, text);
+    let whole = CallPiece { arguments: Arguments::Whole("{\"b\":1}".to_owned()), ..more("", "") };
+    let found =
+        calls(vec![more("", "{\"aaaaaaaa\":1}"), more("", "{\"aaaaaa"), whole, more("", "x"), more("read", "")]);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].2.starts_with("{\"b\":1}"), "{found:?}");
+}
+
+// Fault 71.
+#[test]
 fn a_hostile_provider_meets_a_bound_in_number_and_in_bytes() {
     let mut out = VecDeque::new();
     let mut calls = Calls::default();

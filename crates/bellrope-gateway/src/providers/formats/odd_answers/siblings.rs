@@ -230,4 +230,9 @@ fn an_answer_of_nothing_is_one_where_the_model_meant_it() {
         translator.event(SseEvent { name: "message", data }, &mut out).unwrap();
     }
     assert_eq!(written(out, Ok(())), "done end_turn");
+    // Without a reason to stop it is nothing there, too.
+    let mut translator = chat_completions::Translator::default();
+    translator.may_be_empty();
+    let nothing = translator.event(SseEvent { name: "message", data: "[DONE]" }, &mut VecDeque::new());
+    assert!(nothing.is_err(), "{nothing:?}");
 }
