@@ -409,7 +409,7 @@ async fn a_tools_key_goes_to_fallbacks_that_take_it_and_to_no_other() {
 
 #[tokio::test]
 async fn vectors_of_the_default_model_are_booked_as_its() {
-    let answer = r#"{"data":[],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
+    let answer = r#"{"data":[{"index":0,"embedding":[1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
     let fake = Fake::replying("200 OK", "content-type: application/json\r\n", answer).await;
     let ledger = Arc::new(Ledger::default());
     let gateway = with_books(fake.config(Format::ChatCompletions), &ledger);
