@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const COUNTED_SIZES: [usize; 4] = [64, 256, 1024, 4096];
 const COUNTED_CALLS: u64 = 10_000;
 /// Counts of the same; see [`allocations`].
-const COUNTS: u32 = 5;
+const COUNTS: usize = 5;
 /// What is measured one after the other.
 const STEPS: u64 = 7;
 
@@ -149,9 +149,9 @@ fn throughput(load: &mut BusyConnections, time: Duration) -> anyhow::Result<f64>
     Ok(best)
 }
 
-/// Counts how often both processes allocate while calls are answered. All threads are counted, and some allocate now and
-/// then for reasons of their own; so each count is taken some times and the least of them holds: what the path of a call
-/// allocates is in every one.
+/// Counts how often both processes allocate while calls are answered. All threads are counted, and some allocate every two
+/// seconds for reasons of their own; so each count is taken some times and the least of them holds: what the path of a call
+/// allocates is in every one. Where the machine is so busy that each of these took seconds, shorter ones follow.
 fn allocations(server: &mut ServerProcess, allocator: &CountingAllocator) -> anyhow::Result<Allocations> {
     let mut connection = Connection::connect(server.socket())?;
     let echo = connection.message_type("echo")?;
@@ -168,13 +168,17 @@ fn allocations(server: &mut ServerProcess, allocator: &CountingAllocator) -> any
         };
         call(COUNTED_CALLS)?;
         let (mut client, mut at_server) = (u64::MAX, u64::MAX);
-        for _ in 0..COUNTS {
+        let long = [COUNTED_CALLS].repeat(COUNTS);
+        for calls in long.into_iter().chain([COUNTED_CALLS / 10].repeat(COUNTS * 10)) {
             server.count_allocations()?;
             allocator.start();
-            let called = call(COUNTED_CALLS);
+            let called = call(calls);
             client = client.min(allocator.stop());
             at_server = at_server.min(server.allocations()?);
             called?;
+            if client + at_server == 0 {
+                break;
+            }
         }
         found.client += client;
         found.server += at_server;
