@@ -54,9 +54,10 @@ impl Codec for Json {
     }
 }
 
-/// Reads what may take much memory.
+/// Reads what may take much memory. By a reader of another kind than the usual way, which with this as a second user of its parts
+/// would take 6 % more instructions.
 fn counted<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
-    let mut json = serde_json::Deserializer::from_str(text);
+    let mut json = serde_json::Deserializer::from_slice(text.as_bytes());
     let left = bounded::Left::new(Memory::of(text.len()));
     let value = T::deserialize(bounded::Counted { inner: &mut json, left: &left })?;
     json.end()?;
