@@ -14,14 +14,10 @@ use bellrope_testkit::nats::{Nats, SOON, Way, eventually};
 
 use crate::{
     hostile::{DownKind, written},
-    servers::{Member, Seen, builder, importing, join, offering, settings},
+    servers::{Member, Seen, builder, importing, join, offering, runtime, settings},
 };
 
 const NOTHING: &[u8] = b"";
-
-pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
 
 /// An importing server that knows the types of an instance which is gone.
 pub(crate) fn importing_what_is_gone(url: &str) -> Member {

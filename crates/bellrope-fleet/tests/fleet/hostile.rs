@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use bellrope_testkit::nats::{Nats, SOON, eventually};
 
-use crate::servers::{importing, offering};
+use crate::servers::{importing, offering, runtime};
 
 /// As `frame.rs` has it: a stranger knows how our messages look.
 #[derive(Serialize)]
@@ -138,7 +138,7 @@ fn no_message_of_a_stranger_runs_what_is_not_offered_there_or_stops_the_service(
     let there = offering(&nats.url());
     let here = importing(&nats.url());
     let client = here.client();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let mut heard = runtime.block_on(stranger.subscribe("bellrope.*.>")).unwrap();
     // Once this comes back, NATS knows who listens.
@@ -183,7 +183,7 @@ fn a_flood_of_calls_from_importing_servers_that_never_answer_is_refused_and_the_
     let here = importing(&nats.url());
     let client = here.client();
     client.call("echo", b"").unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     for from in 0..20_000 {
         let subject = if from % 2 == 0 { "bellrope.call.never" } else { "bellrope.call.echo" };
@@ -208,7 +208,7 @@ fn a_call_that_waits_for_its_callers_clock_does_not_run_once_it_is_cancelled() {
     let there = offering(&nats.url());
     let here = importing(&nats.url());
     here.client().call("echo", b"").unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let stranger = async_nats::connect(nats.url()).await.unwrap();
         let mut heard = stranger.subscribe(format!("bellrope.to.{:016x}.down", 9)).await.unwrap();
@@ -249,7 +249,7 @@ fn what_strangers_have_us_answer_is_bounded_however_much_of_it_comes() {
     let here = importing(&nats.url());
     let client = here.client();
     client.call("echo", b"").unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let mut calls = runtime.block_on(stranger.subscribe("bellrope.at.*.echo")).unwrap();
     runtime.block_on(stranger.flush()).unwrap();

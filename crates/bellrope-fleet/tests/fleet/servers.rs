@@ -49,6 +49,11 @@ pub(crate) fn settings(url: &str) -> FleetSettings {
     FleetSettings { servers: vec![url.to_owned()], ..FleetSettings::default() }
 }
 
+/// A runtime for strangers, who speak NATS by themselves.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
 /// One that offers everything.
 pub(crate) fn offering(url: &str) -> Member {
     join(FleetSettings { offer: vec!["*".into()], ..settings(url) }, builder).unwrap()

@@ -17,9 +17,9 @@ use rustix::process::Signal;
 use bellrope_testkit::nats::{Nats, SOON, Way, eventually, signal};
 
 use crate::{
-    cases::{importing_what_is_gone, pretend, runtime},
+    cases::{importing_what_is_gone, pretend},
     hostile::DownKind,
-    servers::{Process, importing, join, notes, offering, settings, socket},
+    servers::{Process, importing, join, notes, offering, runtime, settings, socket},
 };
 
 /// Who is gone is known within a second; twice that on a machine with other work.

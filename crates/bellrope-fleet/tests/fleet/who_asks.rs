@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use bellrope_testkit::nats::{Nats, SOON, eventually, signal};
 
-use crate::servers::{Member, Process, builder, join, settings};
+use crate::servers::{Member, Process, builder, join, runtime, settings};
 
 /// A key, and a file with its seed.
 struct Key {
@@ -192,7 +192,7 @@ fn what_is_forged_or_sent_again_is_dropped_or_counts_as_the_fleet() {
     let client = std::sync::Arc::new(desk.process(1));
     // So that the instance knows whose link it is.
     client.call("echo", b"").unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let caller = std::sync::Arc::clone(&client);
     let signed = runtime.block_on(overheard(&stranger, move || drop(caller.call("echo", b"ding").unwrap())));
@@ -264,7 +264,7 @@ fn a_copy_of_a_signed_call_does_not_run_also_if_its_signature_was_taken_off_or_b
         ids = listed.into_iter().map(|listed| listed.id).collect();
         ids.len() == 2
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let mut heard = runtime.block_on(stranger.subscribe("bellrope.at.*.echo")).unwrap();
     runtime.block_on(stranger.flush()).unwrap();
@@ -314,7 +314,7 @@ fn after_a_lost_call_no_call_goes_without_a_name_and_its_instance_has_them_again
     let desk = desk(&nats.url(), "desk", Some(&own));
     let client = Client::connect(&desk.path).unwrap();
     eventually("the types of the fleet are known", || client.message_type("echo").is_ok());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = runtime();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let mut drawn = runtime.block_on(stranger.subscribe("bellrope.call.>")).unwrap();
     runtime.block_on(stranger.flush()).unwrap();

@@ -5,7 +5,7 @@ use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::apart::{LARGE, apart};
+use crate::apart::{LARGE, apart, no_thread};
 use crate::error::{Excerpt, ProviderError};
 use crate::json;
 use crate::message::{MOST_TOKENS, Usage};
@@ -24,7 +24,7 @@ pub(super) async fn looked_at(
         return Ok((answer, usage));
     }
     let look = move || usage_of(&answer, texts).map(|usage| (answer, usage));
-    apart(look).await.unwrap_or_else(|fault| Err(ProviderError::Setup { reason: Excerpt::new(&fault) }))
+    apart(look).await.map_err(|fault| no_thread(&fault))?
 }
 
 fn usage_of(answer: &[u8], texts: Option<usize>) -> Result<Option<Usage>, ProviderError> {
