@@ -1,6 +1,7 @@
 //! The laptop test: 100 connections with 1,000 messages each, server and client in two processes, held against the
 //! criteria. In a release build all of them decide. In a debug build, whose times mean nothing and whose code is several
-//! times as large, the load is run, its answers are checked, and so is the memory without the pages of the program.
+//! times as large, the load is run, its answers are checked, and so is the memory without the pages of the program, read
+//! or relocated.
 //!
 //! `cargo test --release -p bellrope-cli --test laptop_performance -- --nocapture`
 
@@ -58,7 +59,7 @@ fn a_hundred_connections_with_a_thousand_messages_each_meet_the_criteria() {
     }
     // All connections are open and were just used. What only starting up needed is given back after a second of calls.
     let counted_kb = |memory: MemoryUse| {
-        let left_out = if cfg!(debug_assertions) { memory.file_kb } else { 0 };
+        let left_out = if cfg!(debug_assertions) { memory.file_kb + relocated_kb(server.id()) } else { 0 };
         (memory.rss_kb - left_out) as f64
     };
     let mut memory = memory_of(server.id());
@@ -73,7 +74,7 @@ fn a_hundred_connections_with_a_thousand_messages_each_meet_the_criteria() {
         Criterion {
             name: "memory < 3 MB",
             found: format!(
-                "{:.2} MB = {anon_kb} KiB heap and stacks + {file_kb} program + {shmem_kb} rings",
+                "{:.2} MB = {anon_kb} KiB heap, stacks and relocated + {file_kb} program + {shmem_kb} rings",
                 rss_kb as f64 / 1024.0
             ),
             pass: counted_kb(memory) < MEMORY_KB,
@@ -119,6 +120,25 @@ fn connect(home: &Home) -> (Connection, MessageType) {
 
 fn memory_of(pid: u32) -> MemoryUse {
     MemoryUse::of(pid).unwrap()
+}
+
+/// Kilobytes of the program's own mappings that are private because addresses were written into them when it was loaded:
+/// 1.5 MB in a debug build, and more with each function, though no heap.
+fn relocated_kb(pid: u32) -> u64 {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let program = program.to_str().unwrap();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let (mut of_program, mut sum_kb) = (false, 0);
+    for line in maps.lines() {
+        let first = line.split(' ').next().unwrap();
+        if !first.ends_with(':') {
+            of_program = line.ends_with(program);
+        } else if of_program && first == "Anonymous:" {
+            let kb = line.trim_end_matches("kB").trim_start_matches(first).trim();
+            sum_kb += kb.parse::<u64>().unwrap();
+        }
+    }
+    sum_kb
 }
 
 /// All messages of all connections, one in flight on each; every answer must be what was sent.
