@@ -15,6 +15,7 @@
 //! | `wire` | what tools write in several ways, and the names of models |
 //! | `pass` | requests that go to a provider as they came |
 //! | `writer`, `stamp` | what writes an answer; its id and time |
+//! | `wholeness` | whether the arguments of a call have come to their end |
 //! | `count` | an estimate of the tokens of a request |
 //! | `counted` | what a tool is told that its answer took |
 //!
@@ -33,6 +34,7 @@ mod responses;
 #[cfg(all(test, feature = "http"))]
 mod round_trip;
 mod stamp;
+mod wholeness;
 mod wire;
 mod writer;
 

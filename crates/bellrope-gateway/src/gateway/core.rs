@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellrope::breaker::Breaker;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::answer_stream::{AnswerStream, log};
@@ -20,7 +22,7 @@ use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::apart::{LONG, apart, no_thread};
 use crate::config::{PassThrough, Preset};
-use crate::error::{Excerpt, ProviderError};
+use crate::error::{Excerpt, Phase, ProviderError};
 use crate::inbound::{DEFAULT_MODEL, estimate_tokens_of, weigh_tokens};
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelInfo, ModelList, Part, ProviderFault, WIRE_VERSION,
@@ -35,6 +37,9 @@ const EMBEDDED: &str = "embedded";
 
 /// How often a request may be sent on from model to model, because of budgets.
 const MAX_MOVES: usize = 4;
+
+/// How long a provider may take to list its models. Tools that let a model be chosen wait for the whole list, and not for long.
+const LIST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// All AI providers behind one face.
 ///
@@ -291,8 +296,11 @@ impl Gateway {
     /// The models of all providers, asked at the same time: `ai.models`. Of one that cannot list its models there is the one that is
     /// set for it, which may well answer.
     pub async fn models(&self) -> ModelList {
-        let asked =
-            self.upstreams.values().map(|upstream| async { (&upstream.provider, upstream.provider.models().await) });
+        let asked = self.upstreams.values().map(|upstream| async {
+            let list = timeout(LIST_TIMEOUT, upstream.provider.models()).await;
+            let late = |_| Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: LIST_TIMEOUT });
+            (&upstream.provider, list.unwrap_or_else(late))
+        });
         let mut list = ModelList { version: WIRE_VERSION, models: Vec::new(), faults: Vec::new() };
         for (provider, answer) in join_all(asked).await {
             let name = || provider.name().to_owned();
@@ -482,7 +490,8 @@ mod tests {
     use crate::account::{Intent, Outcome, Verdict};
     use crate::error::ConfigError;
     use crate::json;
-    use crate::message::{Chunk, ErrorInfo, SequencedChunk, StopReason};
+    use crate::message::{Chunk, ErrorInfo, ProviderHealth, SequencedChunk, StopReason};
+    use crate::provider::{BoxFuture, Capabilities, ProviderStream};
     use crate::providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 
     fn scripted(script: Vec<Chunk>) -> Gateway {
@@ -503,6 +512,41 @@ mod tests {
         let gateway = scripted(vec![Chunk::text("a"), done.clone(), Chunk::text("late"), done.clone()]);
         let expected = [SequencedChunk { seq: 0, chunk: Chunk::text("a") }, SequencedChunk { seq: 1, chunk: done }];
         assert_eq!(answer(&gateway, ChatRequest::user("hi")).await, expected);
+    }
+
+    /// One that is asleep.
+    struct Asleep;
+
+    impl Provider for Asleep {
+        fn name(&self) -> &str {
+            "asleep"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities { default_model: Some("usual".to_owned()), ..Capabilities::default() }
+        }
+
+        fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
+            Box::pin(futures_util::stream::pending())
+        }
+
+        fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn health(&self) -> BoxFuture<'_, ProviderHealth> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_does_not_list_its_models_costs_no_other_its_own() {
+        let gateway = scripted(Vec::new()).with_provider(Arc::new(Asleep));
+        let list = gateway.models().await;
+        let providers: Vec<_> = list.models.iter().map(|model| &*model.provider).collect();
+        assert_eq!(providers, ["asleep", EMBEDDED]);
+        let [ProviderFault { provider, error }] = &list.faults[..] else { panic!("{list:?}") };
+        assert_eq!((&**provider, &*error.code), ("asleep", "timeout"));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use super::answer_stream::log;
 use super::core::Gateway;
 use super::leave::somebody;
 use super::notices::Notices;
-use super::route::passed_on;
+use super::route::{is_of_request, passed_on};
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
@@ -124,7 +124,8 @@ impl Gateway {
                 Err(refused) => refused,
             };
             // Whether its key is right, the tool learns of the provider that it asked.
-            let may_pass_on = error.may_pass_on(names_model) || tried > 0 && error.is_of_tools_key();
+            let is_of_fallback = tried > 0 && (error.is_of_tools_key() || is_of_request(&error));
+            let may_pass_on = error.may_pass_on(names_model) || is_of_fallback;
             let key = kept.as_ref().and_then(|kept| kept.key.as_ref());
             next = upstreams.by_ref().filter(|_| may_pass_on).find(|next| {
                 tried += 1;
@@ -142,6 +143,11 @@ impl Gateway {
                     failed.get_or_insert(error);
                     request = kept;
                     request.forget();
+                }
+                // That a fallback does not take the request says nothing of the provider that was meant.
+                _ if is_of_request(&error) && failed.is_some() => {
+                    log(&error);
+                    return Way::Failed(failed.unwrap_or(error));
                 }
                 _ => {
                     log(&error);

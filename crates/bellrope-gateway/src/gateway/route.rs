@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
 use crate::account::{Account, Books};
-use crate::error::{Excerpt, ProviderError};
+use crate::error::{Blame, Excerpt, ProviderError};
 use crate::input_tokens::InputTokens;
 use crate::lines;
 use crate::message::{COMPACTION, ChatRequest, ChatResponse, Chunk, Content, Part};
@@ -129,12 +129,13 @@ impl Route {
                     (failed, next) = (before, Some(upstream));
                     continue;
                 }
-                // That its format has no place for the request says nothing of the provider that was meant.
-                (Err(error @ ProviderError::InvalidRequest { .. }), Some((_, before))) if is_last => {
+                // That another one does not take the request, or its format has no place for it, says nothing of the provider
+                // that was meant.
+                (Err(error), Some((_, before))) if is_last && is_of_request(&error) => {
                     warn_of_skipped(&upstream, &error);
                     return Err(before);
                 }
-                (Err(error @ ProviderError::InvalidRequest { .. }), before) if is_fallback && !is_last => {
+                (Err(error), before) if is_fallback && !is_last && is_of_request(&error) => {
                     let note = warn_of_skipped(&upstream, &error);
                     drop(notices.try_send(note));
                     failed = before;
@@ -166,7 +167,15 @@ impl Route {
     }
 }
 
-/// Says that a fallback was not asked, as its format has no place for the request.
+/// Whether a provider, or its format, does not take the request as it is. What its own limits refuse, as a shorter context, another
+/// provider may take.
+pub(super) fn is_of_request(error: &ProviderError) -> bool {
+    let is_told = matches!(error, ProviderError::Refused { .. } | ProviderError::Forwarded { .. });
+    matches!(error, ProviderError::InvalidRequest { .. })
+        || is_told && error.blame() == Blame::Caller && !error.is_of_tools_key()
+}
+
+/// Says that a fallback does not answer, as it does not take the request.
 fn warn_of_skipped(upstream: &Upstream, error: &ProviderError) -> String {
     let name = upstream.provider.name();
     if lines::OF_CALLERS.may_come() {

@@ -1,6 +1,7 @@
 //! OpenAI's chat completions.
 
 mod answer;
+mod in_turn;
 mod request;
 
 use super::asked::Asked;

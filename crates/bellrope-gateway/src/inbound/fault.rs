@@ -15,7 +15,7 @@ use crate::message::ErrorInfo;
 use crate::text::boundary;
 
 /// Words by which providers say that a conversation is too long, in small letters.
-const TOO_LONG: [&str; 9] = [
+const TOO_LONG: [&str; 14] = [
     "context length",
     "context window",
     "context_length",
@@ -25,6 +25,12 @@ const TOO_LONG: [&str; 9] = [
     "exceed context limit",
     "exceed_context_size",
     "available context size",
+    // xAI, Gemini, vLLM, Bedrock and Copilot.
+    "maximum prompt length",
+    "input token count",
+    "maximum model length",
+    "input is too long",
+    "prompt token count",
 ];
 
 /// The words by which Anthropic's servers say so.
@@ -347,6 +353,18 @@ mod tests {
             (
                 "invalid_request",
                 "the provider answered 400: input length and `max_tokens` exceed context limit: 190000 + 32000 > 200000",
+                "context_length_exceeded",
+                true,
+            ),
+            (
+                "invalid_request",
+                "the provider answered 400: This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+                "context_length_exceeded",
+                true,
+            ),
+            (
+                "invalid_request",
+                "the provider answered 400: The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
                 "context_length_exceeded",
                 true,
             ),

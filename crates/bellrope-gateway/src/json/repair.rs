@@ -51,28 +51,36 @@ pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
 /// The same JSON with strings that serde can read: U+FFFD for half a surrogate pair, and control characters escaped.
 /// Borrowed if nothing had to change. What is no JSON stays none.
 pub fn repaired(json: &str) -> Cow<'_, str> {
-    repair(json, Halves::Replaced)
+    repair(json, Reader::Whole)
 }
 
-/// Hands the JSON in `json` to `read`, with every surrogate as it was sent, for readers that take strings by
-/// pieces.
+/// Hands the JSON in `json`, which a provider said, to `read`, with every surrogate as it was sent, for readers that take
+/// strings by pieces. Numbers that are none (`NaN`, `-Infinity`), as Python's writer has them, are null. A byte order mark
+/// is passed over.
 pub(crate) fn raw<R>(json: &str, read: impl FnOnce(&RawValue) -> R) -> serde_json::Result<R> {
+    let json = json.trim_start_matches('\u{feff}');
     match serde_json::from_str(json) {
         Ok(raw) => Ok(read(raw)),
-        Err(error) => match repair(json, Halves::Kept) {
+        Err(error) => match repair(json, Reader::Pieces) {
             Cow::Borrowed(_) => Err(error),
             Cow::Owned(repaired) => serde_json::from_str(&repaired).map(read),
         },
     }
 }
 
+/// What the repaired document is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Halves {
-    Replaced,
-    Kept,
+enum Reader {
+    /// One that takes strings whole, and would not notice a null in place of a number.
+    Whole,
+    /// One that takes strings by pieces, and side fields if they are what they should be.
+    Pieces,
 }
 
-fn repair(json: &str, halves: Halves) -> Cow<'_, str> {
+/// What is written for numbers that JSON does not have.
+const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+fn repair(json: &str, reader: Reader) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut out = String::new();
     let mut copied = 0;
@@ -87,11 +95,15 @@ fn repair(json: &str, halves: Halves) -> Cow<'_, str> {
             b'\\' if in_string => match unit(&bytes[at..]) {
                 // A pair is kept whole, so that its second half is not taken for a lone one.
                 Some(0xD800..=0xDBFF) if matches!(unit(&bytes[at + 6..]), Some(0xDC00..=0xDFFF)) => (12, None),
-                Some(0xD800..=0xDFFF) if halves == Halves::Replaced => (6, Some("\\ufffd".to_owned())),
+                Some(0xD800..=0xDFFF) if reader == Reader::Whole => (6, Some("\\ufffd".to_owned())),
                 // The escaped character may be a quote.
                 _ => (2, None),
             },
             0..0x20 if in_string => (1, Some(format!("\\u{byte:04x}"))),
+            b'N' | b'I' | b'-' if !in_string && reader == Reader::Pieces => {
+                let none = NO_NUMBERS.iter().find(|none| bytes[at..].starts_with(none.as_bytes()));
+                none.map_or((1, None), |none| (none.len(), Some("null".to_owned())))
+            }
             _ => (1, None),
         };
         if let Some(instead) = instead {
@@ -142,6 +154,16 @@ mod tests {
         let read: Value = from_str(r#"{"\ud83d":{"deep":["\udd14 x"]}}"#).unwrap();
         assert_eq!(read, serde_json::json!({"\u{fffd}": {"deep": ["\u{fffd} x"]}}));
         assert_eq!(from_slice::<String>(b"\"\xf0\x9f\x94 \\ud83d\"").unwrap(), "\u{fffd} \u{fffd}");
+    }
+
+    #[test]
+    fn a_number_that_is_none_costs_its_own_field_alone() {
+        let json = r#"{"text":"NaN -Infinity","logprobs":[-Infinity,-1,NaN],"used":Infinity}"#;
+        let read = raw(json, |document| document.get().to_owned()).unwrap();
+        assert_eq!(read, r#"{"text":"NaN -Infinity","logprobs":[null,-1,null],"used":null}"#);
+        assert_eq!(raw("\u{feff}[1]", |document| document.get().to_owned()).unwrap(), "[1]");
+        // What asks for something says what it means.
+        assert!(from_str::<Value>(json).is_err() && raw("Inf", |_| ()).is_err());
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::time::Duration;
 use bellrope::breaker::{BreakerConfig, BreakerState};
 use bellrope::{AsyncClient, Server};
 use bellrope_gateway::{
-    ChatRequest, Chunk, Content, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, Message, Part,
-    ProviderConfig, ProviderSnapshot, Role, SequencedChunk, register,
+    ChatRequest, Chunk, Content, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, Message, Part, PassThrough,
+    ProviderConfig, ProviderSnapshot, Role, SequencedChunk, Way, register,
 };
 use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::exact::send;
 use crate::fake::{Fake, soon};
 use crate::for_each_format;
 use crate::script::{Format, whole};
@@ -299,6 +300,48 @@ async fn a_fallback_that_has_no_place_for_the_request_is_skipped() {
     let error = soon(of(&["second"]).chat(request)).await.unwrap_err();
     assert_eq!((error.code(), error.retryable()), ("overloaded", true));
     assert!(strange.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_fallback_that_refuses_the_request_ends_it_for_no_other_and_is_not_what_the_tool_is_told() {
+    const CHAT: Format = Format::ChatCompletions;
+    let json = "content-type: application/json\r\n";
+    let down = Fake::replying("503 Busy", "", "").await;
+    // Its context is shorter, which says nothing of that of the first one.
+    let small = Fake::replying("400 Bad Request", json, &CHAT.error("context_length_exceeded", "too long")).await;
+    let well = Fake::streaming([&*CHAT.answer("instead")]).await;
+    let of = |names: &[&str], mode: PassThrough| {
+        let config = |fake: &Fake| ProviderConfig {
+            max_retries: 0,
+            model: Some("usual".to_owned()),
+            pass_through: Some(mode),
+            ..fake.config(CHAT)
+        };
+        let fakes = [("first", &down), ("second", &small), ("third", &well)];
+        let settings = GatewaySettings {
+            provider: "first".to_owned(),
+            fallback: names.iter().map(|name| (*name).to_owned()).collect(),
+            providers: fakes.into_iter().map(|(name, fake)| (name.to_owned(), config(fake))).collect(),
+            ..GatewaySettings::default()
+        };
+        Gateway::from_settings_and_vars(settings, |name| (name == "KEY").then(|| "sk-123456".to_owned())).unwrap()
+    };
+    let request = ChatRequest::user("Hello");
+    let repaired = |names: &[&str]| of(names, PassThrough::Repaired);
+    let response = soon(repaired(&["second", "third"]).chat(request.clone())).await.unwrap();
+    assert_eq!(response.text, "instead");
+    assert!(response.notes.iter().any(|note| note.contains("`second` was skipped")), "{:?}", response.notes);
+    let error = soon(repaired(&["second"]).chat(request)).await.unwrap_err();
+    assert_eq!((error.code(), error.retryable()), ("overloaded", true));
+
+    // The same where requests go through as they came.
+    let body = serde_json::json!({"messages": [{"role": "user", "content": "Hello"}], "stream": true}).to_string();
+    let pass = async |names: &[&str]| send(&of(names, PassThrough::Exact), CHAT, &body, None).await;
+    assert!(matches!(pass(&["second", "third"]).await, Way::Passed(_)));
+    match pass(&["second"]).await {
+        Way::Failed(error) => assert_eq!((error.code(), error.retryable()), ("overloaded", true)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ use crate::{commands::chat::Conversation, socket, spawn::ServerArg};
 const TARGET: &str = "bellrope::acp::agent";
 
 /// How long the models may take to be listed; without them a session has no choice of them.
-const MODELS_TIMEOUT: Duration = Duration::from_secs(3);
+const MODELS_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Requests that may be at work at once: beyond it, reading rests until one has ended.
 const MAX_TASKS: usize = 256;

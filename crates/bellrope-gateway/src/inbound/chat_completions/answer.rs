@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::in_turn::{HeldCall, InTurn};
 use crate::inbound::counted::ToldTokens;
 use crate::inbound::fault::{ErrorForm, Fault};
 use crate::inbound::stamp::{seconds_since_1970, serial};
@@ -85,11 +86,18 @@ pub(crate) struct Script {
     counted: ToldTokens,
     /// The gateway's numbers of calls are no indices; a client takes these for some.
     calls: HashMap<u32, usize>,
+    in_turn: InTurn,
 }
 
 impl Script {
     pub(crate) fn new(heading: Heading, include_usage: bool) -> Self {
-        Self { heading, include_usage, counted: ToldTokens::default(), calls: HashMap::new() }
+        Self {
+            heading,
+            include_usage,
+            counted: ToldTokens::default(),
+            calls: HashMap::new(),
+            in_turn: InTurn::default(),
+        }
     }
 }
 
@@ -124,9 +132,21 @@ impl AnswerWriter for Script {
                 }
             }
             Chunk::Logprobs { tokens } => self.choice(Message::default(), Logprobs::of(&tokens), None, out),
-            Chunk::ToolCall(delta) => self.call(&delta, out),
-            Chunk::ToolCallExtra { index, extra_content } => self.extra(index, &extra_content, out),
-            Chunk::Done { stop_reason } => self.end(stop_reason, out),
+            Chunk::ToolCall(delta) => {
+                if let Some(delta) = self.in_turn.admit(delta) {
+                    self.call(&delta, out);
+                }
+                self.release(false, out);
+            }
+            Chunk::ToolCallExtra { index, extra_content } => {
+                if let Some(extra_content) = self.in_turn.admit_extra(index, extra_content) {
+                    self.extra(index, &extra_content, out);
+                }
+            }
+            Chunk::Done { stop_reason } => {
+                self.release(true, out);
+                self.end(stop_reason, out);
+            }
             Chunk::Error(info) => fail(info, out),
             // A comment keeps the connection alive and is nothing to a client.
             Chunk::Notice { text } => comment(&text, out),
@@ -137,6 +157,16 @@ impl AnswerWriter for Script {
 }
 
 impl Script {
+    /// Writes the calls whose turn has come.
+    fn release(&mut self, is_over: bool, out: &mut Vec<u8>) {
+        while let Some(HeldCall { delta, extra }) = self.in_turn.next(is_over) {
+            self.call(&delta, out);
+            if let Some(extra) = extra {
+                self.extra(delta.index, &extra, out);
+            }
+        }
+    }
+
     fn call(&mut self, delta: &ToolCallDelta, out: &mut Vec<u8>) {
         let next = self.calls.len();
         let index = match self.calls.get(&delta.index) {

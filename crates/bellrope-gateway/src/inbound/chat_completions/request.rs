@@ -10,6 +10,7 @@ use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
+use crate::provider::MAX_TOOL_CALLS;
 use crate::reasoning::{details_of, words_of};
 use crate::text::of_data_url;
 
@@ -108,7 +109,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
     let chat = ChatRequest {
         provider,
         model: asked,
-        messages: wire.messages.into_iter().map(message).collect::<Result<_, _>>()?,
+        messages: messages(wire.messages)?,
         tools,
         tool_choice,
         temperature: wire.temperature,
@@ -201,6 +202,11 @@ struct WireMessage {
     content: Option<OneOrMany<WirePart>>,
     tool_calls: Option<Vec<WireCall>>,
     tool_call_id: Option<String>,
+    /// The tool of a result, in histories that have no ids: in OpenAI's word, and in Ollama's.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    tool_name: Option<String>,
     /// What the model thought in an earlier turn, under either name that servers have for it.
     reasoning_content: Option<String>,
     reasoning: Option<String>,
@@ -278,6 +284,47 @@ struct OfferedFunction {
     #[serde(default)]
     parameters: Value,
     strict: Option<bool>,
+}
+
+fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Fault> {
+    let mut messages = Vec::with_capacity(wire.len());
+    for mut wire in wire {
+        if wire.tool_call_id.as_ref().is_none_or(String::is_empty)
+            && let Some(name) = wire.name.take().or_else(|| wire.tool_name.take())
+            && matches!(&*wire.role, "tool" | "function")
+        {
+            wire.tool_call_id = call_of(&name, &mut messages);
+        }
+        messages.push(message(wire)?);
+    }
+    Ok(messages)
+}
+
+/// The id of the first call of this tool in the last turn that has no result yet, for a result that names its tool alone.
+/// A call without an id gets one.
+fn call_of(tool: &str, before: &mut [Message]) -> Option<String> {
+    let results = before.iter().rev().take(MAX_TOOL_CALLS).take_while(|message| message.role == Role::Tool).count();
+    let (before, results) = before.split_at_mut(before.len() - results);
+    let turn = before.len();
+    let Content::Parts(parts) = &mut before.last_mut()?.content else { return None };
+    let is_of = |part: &Part, call: &str| matches!(part, Part::ToolResult { tool_use_id, .. } if tool_use_id == call);
+    let is_answered = |call: &str| {
+        let parts = results.iter().filter_map(|message| match &message.content {
+            Content::Parts(parts) => Some(parts),
+            Content::Text(_) => None,
+        });
+        parts.flatten().any(|part| is_of(part, call))
+    };
+    let calls = parts.iter_mut().filter_map(|part| match part {
+        Part::ToolUse { id, name, .. } => Some((id, name)),
+        _ => None,
+    });
+    let mut calls = calls.take(MAX_TOOL_CALLS).enumerate();
+    let (at, (id, _)) = calls.find(|(_, (id, name))| *name == tool && (id.is_empty() || !is_answered(id)))?;
+    if id.is_empty() {
+        *id = format!("call_{turn}_{at}");
+    }
+    Some(id.clone())
 }
 
 fn message(wire: WireMessage) -> Result<Message, Fault> {
@@ -578,6 +625,36 @@ mod tests {
             let chat = of(&some).unwrap().chat;
             assert_eq!((chat.tools.len(), &*chat.tools[0].name, chat.tool_choice), (1, "go", Some(choice)));
         }
+    }
+
+    #[test]
+    fn results_without_an_id_are_those_of_the_calls_of_their_tools() {
+        let call = |id: &str, name: &str| json!({"id": id, "function": {"name": name}});
+        let chat = of(&json!({"messages": [
+            {"role": "user", "content": "q", "name": 7},
+            {"role": "assistant", "tool_calls": [call("", "f"), call("", "g"), call("c", "f")]},
+            {"role": "tool", "name": "g", "content": "of g"},
+            {"role": "tool", "tool_name": "f", "content": "of the first f"},
+            {"role": "function", "name": "f", "content": "of the second f"},
+            {"role": "tool", "name": "h", "content": "of no call"},
+        ]}))
+        .unwrap()
+        .chat;
+        let parts = |at: usize| match &chat.messages[at].content {
+            Content::Parts(parts) => parts.clone(),
+            Content::Text(text) => panic!("{text}"),
+        };
+        let ids = parts(1).into_iter().map(|part| match part {
+            Part::ToolUse { id, .. } => id,
+            other => panic!("{other:?}"),
+        });
+        let ids: Vec<_> = ids.collect();
+        assert_eq!(ids[2], "c");
+        let expected = [(&*ids[1], "of g"), (&*ids[0], "of the first f"), ("c", "of the second f"), ("", "of no call")];
+        for (at, (id, text)) in expected.into_iter().enumerate() {
+            assert_eq!(parts(2 + at), [Part::tool_result(id, text)]);
+        }
+        assert!(ids.iter().collect::<std::collections::HashSet<_>>().len() == 3, "{ids:?}");
     }
 
     // Fault 70.

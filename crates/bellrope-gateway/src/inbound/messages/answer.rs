@@ -12,6 +12,7 @@ use crate::ids::plain;
 use crate::inbound::counted::ToldTokens;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::serial;
+use crate::inbound::wholeness::Wholeness;
 use crate::inbound::wire::arguments_object;
 use crate::inbound::writer::{AnswerWriter, comment, named};
 use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCallDelta, Usage};
@@ -323,44 +324,6 @@ fn counts(usage: &Usage) -> Value {
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
     })
-}
-
-/// Whether the text of a JSON object or list has come to its end.
-#[derive(Debug, Default)]
-struct Wholeness {
-    depth: usize,
-    is_in_string: bool,
-    is_escaped: bool,
-    is_whole: bool,
-}
-
-impl Wholeness {
-    fn read(&mut self, more: &str) {
-        for byte in more.bytes() {
-            if self.is_in_string {
-                match byte {
-                    _ if self.is_escaped => self.is_escaped = false,
-                    b'\\' => self.is_escaped = true,
-                    b'"' => self.is_in_string = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match byte {
-                b'"' => self.is_in_string = true,
-                b'{' | b'[' => self.depth += 1,
-                b'}' | b']' if self.depth > 0 => {
-                    self.depth -= 1;
-                    self.is_whole |= self.depth == 0;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.is_whole
-    }
 }
 
 #[cfg(test)]

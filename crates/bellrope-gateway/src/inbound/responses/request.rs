@@ -131,7 +131,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
         top_logprobs: wire.top_logprobs,
         user: wire.user,
         metadata: wire.metadata,
-        reasoning_effort: effort.filter(|effort| effort != "none"),
+        reasoning_effort: effort,
         response_format: wire.text.and_then(|text| text.format).map(response_format).transpose()?,
         service_tier: wire.service_tier,
         notes: told.into_vec(),

@@ -148,9 +148,9 @@ fn status_of(name: &str) -> Option<u16> {
         "ratelimit" | "ratelimited" | "ratelimitexceeded" | "insufficientquota" | "toomanyrequests"
         | "resourceexhausted" => 429,
         "api" | "server" | "internal" | "internalserver" => 500,
-        "unavailable" | "serviceunavailable" => 503,
+        "unavailable" | "serviceunavailable" | "slowdown" => 503,
         "timeout" | "deadlineexceeded" => 504,
-        "overloaded" => 529,
+        "overloaded" | "serverisoverloaded" | "engineoverloaded" => 529,
         other => other.parse().ok().filter(|status| (400..600).contains(status))?,
     })
 }

@@ -24,12 +24,29 @@ pub(super) enum Turn<'a> {
     Stray(String),
 }
 
-/// What the model said in a turn, and its calls of tools after that.
+/// What the model said in a turn, by kind: as chat completions want it, which have no order.
 #[derive(Debug, Default)]
 pub(super) struct Spoken<'a> {
     pub(super) reasoning: Vec<Reasoning<'a>>,
     pub(super) said: Vec<Said<'a>>,
     pub(super) calls: Vec<Call<'a>>,
+    /// In which order.
+    order: Vec<Kind>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Reasoning,
+    Said,
+    Call,
+}
+
+/// Parts of one kind that the model said one after the other.
+#[derive(Debug)]
+pub(super) enum Run<'s, 'a> {
+    Reasoning(&'s [Reasoning<'a>]),
+    Said(&'s [Said<'a>]),
+    Calls(&'s [Call<'a>]),
 }
 
 /// The turns of a conversation, oldest first. None is without content, though a text may be empty.
@@ -81,9 +98,9 @@ impl<'a> Pairing<'a> {
         let mut spoken = Spoken::default();
         for piece in pieces(message)? {
             match piece {
-                Piece::Said(said) => spoken.said.push(said),
-                Piece::Reasoning(reasoning) => spoken.reasoning.push(reasoning),
-                Piece::Call(call) => spoken.calls.push(call),
+                Piece::Said(said) => spoken.say(said),
+                Piece::Reasoning(reasoning) => spoken.think(reasoning),
+                Piece::Call(call) => spoken.call(call),
                 Piece::Result { id, output } => self.add_result(id, output),
             }
         }
@@ -178,10 +195,43 @@ impl<'a> Pairing<'a> {
     }
 }
 
-impl Spoken<'_> {
+impl<'a> Spoken<'a> {
     fn is_empty(&self) -> bool {
-        self.reasoning.is_empty() && self.said.is_empty() && self.calls.is_empty()
+        self.order.is_empty()
     }
+
+    fn say(&mut self, said: Said<'a>) {
+        self.said.push(said);
+        self.order.push(Kind::Said);
+    }
+
+    fn think(&mut self, reasoning: Reasoning<'a>) {
+        self.reasoning.push(reasoning);
+        self.order.push(Kind::Reasoning);
+    }
+
+    fn call(&mut self, call: Call<'a>) {
+        self.calls.push(call);
+        self.order.push(Kind::Call);
+    }
+
+    /// All of it in the order in which it was said: a provider that signs its thoughts, or gives each an id, refuses a
+    /// turn whose parts stand in another one.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run<'_, 'a>> {
+        let (mut reasoning, mut said, mut calls) = (&self.reasoning[..], &self.said[..], &self.calls[..]);
+        self.order.chunk_by(|a, b| a == b).map(move |run| match run[0] {
+            Kind::Reasoning => Run::Reasoning(begin(&mut reasoning, run.len())),
+            Kind::Said => Run::Said(begin(&mut said, run.len())),
+            Kind::Call => Run::Calls(begin(&mut calls, run.len())),
+        })
+    }
+}
+
+/// Takes so many off the beginning of a list.
+fn begin<'s, T>(list: &mut &'s [T], count: usize) -> &'s [T] {
+    let (begin, rest) = list.split_at(count);
+    *list = rest;
+    begin
 }
 
 impl<'a> Output<'a> {

@@ -111,7 +111,7 @@ impl<'a> Writer<'a, '_> {
     }
 
     fn speak(&mut self, spoken: &'a Spoken<'a>) {
-        let Spoken { reasoning, said, calls } = spoken;
+        let Spoken { reasoning, said, calls, .. } = spoken;
         let mut message = WireMessage::new("assistant");
         message.content = self.content(said);
         let (compacted, thoughts): (Vec<&Reasoning<'_>>, Vec<_>) =

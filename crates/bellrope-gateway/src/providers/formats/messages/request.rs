@@ -10,7 +10,7 @@ use crate::error::{Excerpt, ProviderError};
 use crate::message::{ChatRequest, Role, ToolChoice};
 use crate::notes::Notes;
 use crate::providers::formats::body::Body;
-use crate::providers::formats::history::{self, Spoken};
+use crate::providers::formats::history::{self, Run, Spoken};
 use crate::providers::formats::ids::CallRules;
 use crate::providers::formats::options::{self, Form};
 use crate::providers::formats::said::{
@@ -230,18 +230,19 @@ impl Conversation {
     }
 
     fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) -> Result<(), ProviderError> {
-        let thoughts = spoken.reasoning.iter().filter_map(|reasoning| thought(reasoning, notes)).map(Block::Plain);
-        let mut said: Vec<_> = thoughts.collect();
-        said.extend(blocks(&spoken.said, notes)?.into_iter().map(Block::Plain));
-        for Call { id, name, input, extra, .. } in &spoken.calls {
-            if extra.is_some() {
-                notes.left_out("`extra_content` of calls", "Anthropic's messages have no place for it");
+        let mut said = Vec::new();
+        for run in spoken.runs() {
+            match run {
+                Run::Reasoning(reasoning) => {
+                    said.extend(reasoning.iter().filter_map(|part| thought(part, notes)).map(Block::Plain));
+                }
+                Run::Said(parts) => said.extend(blocks(parts, notes)?.into_iter().map(Block::Plain)),
+                Run::Calls(calls) => {
+                    for call in calls {
+                        said.push(self.call(call, notes)?);
+                    }
+                }
             }
-            let (id, name, input) = (id.to_string(), name.to_string(), arguments_object(input)?);
-            if !self.called.contains(&name) {
-                self.called.push(name.clone());
-            }
-            said.push(Block::Call { r#type: "tool_use", id, name, input });
         }
         self.turn(Role::Assistant).rest.extend(said);
         for call in &spoken.calls {
@@ -250,6 +251,18 @@ impl Conversation {
             self.turn(Role::User).results.push(result);
         }
         Ok(())
+    }
+
+    fn call(&mut self, call: &Call<'_>, notes: &mut Notes) -> Result<Block, ProviderError> {
+        let Call { id, name, input, extra, .. } = call;
+        if extra.is_some() {
+            notes.left_out("`extra_content` of calls", "Anthropic's messages have no place for it");
+        }
+        let (id, name, input) = (id.to_string(), name.to_string(), arguments_object(input)?);
+        if !self.called.contains(&name) {
+            self.called.push(name.clone());
+        }
+        Ok(Block::Call { r#type: "tool_use", id, name, input })
     }
 
     /// The turn to add to: the last one, if it is of this role or empty.
@@ -472,6 +485,29 @@ mod tests {
             "tools": [{"name": "ls", "description": "lists"}], "tool_choice": {"tool": {"name": "ls"}},
         });
         assert_eq!(sent(request).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_turn_keeps_the_order_in_which_the_model_said_it() {
+        let thought = |text: &str| json!({"type": "reasoning", "text": text, "details": {"signature": "s"}});
+        let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "f"});
+        let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": "r"});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let body = sent(json!({"messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": [thought("t1"), text("A"), call("a"), thought("t2"), text("B"), call("b")]},
+            {"role": "user", "content": [result("b"), result("a")]},
+        ]}));
+        let messages = &body.unwrap()["messages"];
+        let word = |block: &Value| {
+            let words = ["thinking", "text", "id", "tool_use_id"].iter().find_map(|name| block[name].as_str());
+            words.unwrap().to_owned()
+        };
+        let words = |at: usize| messages[at]["content"].as_array().unwrap().iter().map(word).collect::<Vec<_>>();
+        assert_eq!(
+            (words(1), words(2)),
+            (["t1", "A", "a", "t2", "B", "b"].map(String::from).to_vec(), ["a", "b"].map(String::from).to_vec())
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::error::ProviderError;
 use crate::message::{COMPACTION, ChatRequest, ToolChoice};
 use crate::notes::Notes;
 use crate::providers::formats::body::Body;
-use crate::providers::formats::history::{self, Spoken};
+use crate::providers::formats::history::{self, Run, Spoken};
 use crate::providers::formats::ids::CallRules;
 use crate::providers::formats::options::{self, Form};
 use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments, invalid};
@@ -151,28 +151,17 @@ impl Input {
     }
 
     fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) {
-        for reasoning in &spoken.reasoning {
-            match thought(reasoning) {
-                Some(item) => {
-                    self.has_encrypted = true;
-                    self.items.push(item);
+        for run in spoken.runs() {
+            match run {
+                Run::Reasoning(reasoning) => reasoning.iter().for_each(|reasoning| self.think(reasoning, notes)),
+                Run::Said(said) => {
+                    let is_silent = said.iter().all(|said| matches!(said, Said::Text { text: "", .. }));
+                    if !is_silent {
+                        self.say("assistant", "output_text", said, notes);
+                    }
                 }
-                None => notes.left_out(
-                    "the reasoning of earlier turns",
-                    "OpenAI's responses take it with their encrypted_content alone",
-                ),
+                Run::Calls(calls) => calls.iter().for_each(|call| self.call(call, notes)),
             }
-        }
-        let is_silent = spoken.said.iter().all(|said| matches!(said, Said::Text { text: "", .. }));
-        if !is_silent {
-            self.say("assistant", "output_text", &spoken.said, notes);
-        }
-        for Call { id, name, input, extra, .. } in &spoken.calls {
-            if extra.is_some() {
-                notes.left_out("`extra_content` of calls", "OpenAI's responses have no place for it");
-            }
-            let arguments = arguments(input);
-            self.items.push(json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments}));
         }
         for Call { id, output, .. } in &spoken.calls {
             if let Some(output) = output {
@@ -182,6 +171,27 @@ impl Input {
                 self.items.push(json!({"type": "function_call_output", "call_id": id, "output": result(output)}));
             }
         }
+    }
+
+    fn think(&mut self, reasoning: &Reasoning<'_>, notes: &mut Notes) {
+        match thought(reasoning) {
+            Some(item) => {
+                self.has_encrypted = true;
+                self.items.push(item);
+            }
+            None => notes.left_out(
+                "the reasoning of earlier turns",
+                "OpenAI's responses take it with their encrypted_content alone",
+            ),
+        }
+    }
+
+    fn call(&mut self, Call { id, name, input, extra, .. }: &Call<'_>, notes: &mut Notes) {
+        if extra.is_some() {
+            notes.left_out("`extra_content` of calls", "OpenAI's responses have no place for it");
+        }
+        let arguments = arguments(input);
+        self.items.push(json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments}));
     }
 }
 
@@ -289,8 +299,8 @@ mod tests {
             ]},
         ]});
         let expected = json!([
-            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I add."}]},
             {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{\"a\":2}"},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I add."}]},
             {"type": "function_call_output", "call_id": "c1", "output": "4"},
             {"type": "message", "role": "user", "content": [
                 {"type": "input_text", "text": "and this?"},
@@ -298,6 +308,24 @@ mod tests {
             ]},
         ]);
         assert_eq!(sent(request)["input"], expected);
+    }
+
+    #[test]
+    fn a_turn_keeps_the_order_in_which_the_model_said_it() {
+        let thought = |id: &str| json!({"type": "reasoning", "details": {"id": id, "encrypted_content": "e"}});
+        let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "f"});
+        let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": "r"});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let request = json!({"messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": [thought("rs_1"), call("a"), thought("rs_2"), text("A"), text("B"), call("b")]},
+            {"role": "user", "content": [result("b"), result("a")]},
+        ]});
+        let sent = sent(request);
+        let items = sent["input"].as_array().unwrap().iter();
+        let word =
+            |item: &Value| ["id", "call_id", "role"].iter().find_map(|name| item[name].as_str()).unwrap().to_owned();
+        assert_eq!(items.map(word).collect::<Vec<_>>(), ["user", "rs_1", "a", "rs_2", "assistant", "b", "a", "b"]);
     }
 
     #[test]
