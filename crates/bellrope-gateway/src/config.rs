@@ -93,11 +93,12 @@ pub struct ProviderConfig {
     /// whole prompt first. In milliseconds as `first_byte_timeout_ms`; default 120,000.
     #[serde(rename = "first_byte_timeout_ms", with = "millis")]
     pub first_byte_timeout: Duration,
-    /// How long a response may be silent. In milliseconds as `idle_timeout_ms`; default 60,000.
+    /// How long a response may be silent once something of the answer has come; before that, `event_timeout`. In milliseconds as
+    /// `idle_timeout_ms`; default 60,000.
     #[serde(rename = "idle_timeout_ms", with = "millis")]
     pub idle_timeout: Duration,
-    /// How long a response may consist of keep-alives alone: comments, pings, and other events that bring nothing of the
-    /// answer. In milliseconds as `event_timeout_ms`; default 600,000.
+    /// How long a response may bring nothing of the answer, though its head or keep-alives come: comments, pings, and other
+    /// events. A model may think for minutes first. In milliseconds as `event_timeout_ms`; default 600,000.
     #[serde(rename = "event_timeout_ms", with = "millis")]
     pub event_timeout: Duration,
     /// How often a request is sent again after an error that may pass, always before the first token. Default: 2.

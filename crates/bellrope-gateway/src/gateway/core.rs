@@ -206,7 +206,7 @@ impl Gateway {
         self.fit_to(&route, &mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
-        let thinking = self.thoughts.clone().map(|thoughts| Thinking::new(thoughts, request.asker.clone()));
+        let thinking = self.thoughts.clone().map(|thoughts| Thinking::new(thoughts, &request));
         let keeps_books = request.asker.keeps_books;
         let begun = Box::pin(async move { route?.begin(request, &notices).await });
         AnswerStream::new(begun, heard, notes, (self.origins.clone(), thinking)).for_books(keeps_books)
@@ -221,7 +221,7 @@ impl Gateway {
         let route = self.enter(&mut request);
         self.fit_to(&route, &mut request);
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
-        let thinks = self.thoughts.as_ref().map(|thoughts| (thoughts, request.asker.clone()));
+        let thinks = self.thoughts.as_ref().map(|thoughts| (thoughts, thoughts.asked(&request)));
         let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
@@ -233,7 +233,7 @@ impl Gateway {
             }
         }
         let wants_thoughts = self.upstreams.get(&provider).is_some_and(|upstream| upstream.provider.wants_thoughts());
-        for (thoughts, asker) in thinks.iter().filter(|_| wants_thoughts) {
+        for (thoughts, asked) in thinks.iter().filter(|_| wants_thoughts) {
             let whole = Part::Reasoning { text: response.reasoning.clone(), details: None };
             let parts: Arc<[Part]> = match &response.reasoning_parts[..] {
                 [] if response.reasoning.is_empty() => Arc::default(),
@@ -242,7 +242,7 @@ impl Gateway {
             };
             for call in &response.tool_calls {
                 let thought = CallLead { parts: Arc::clone(&parts), extra: call.extra_content.clone() };
-                thoughts.remember(asker, &provider, &call.id, thought);
+                thoughts.remember(asked, &provider, &call.id, thought);
             }
         }
         notices.extend(std::mem::take(&mut response.notes));

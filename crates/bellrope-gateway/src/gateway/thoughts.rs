@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::asker::Asker;
 use crate::ids::plain;
-use crate::message::{ChatRequest, Chunk, Content, Part, Role};
+use crate::message::{ChatRequest, Chunk, Content, Message, Part, Role};
 use crate::provider::MAX_TOOL_CALLS;
 use crate::text::boundary;
 
@@ -34,11 +34,30 @@ struct Remembered {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By the hash of whose call it is, of its provider, and of its id.
-    by_call: HashMap<u64, (CallLead, usize)>,
-    /// The hashes, oldest first.
-    order: VecDeque<u64>,
+    by_call: HashMap<CallKey, (CallLead, usize)>,
+    /// What is known of the calls of one id.
+    by_id: HashMap<u64, OfId>,
+    /// The calls, oldest first.
+    order: VecDeque<CallKey>,
     bytes: usize,
+}
+
+/// A call. Some providers count their ids in each conversation, so an id alone may mean several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct CallKey {
+    /// The hash of whose call it is, of its provider, and of its id.
+    id: u64,
+    /// The hash of what the user said last before it.
+    question: u64,
+}
+
+#[derive(Debug)]
+struct OfId {
+    question: u64,
+    /// How many calls of it are remembered.
+    calls: usize,
+    /// Whether it came behind another question, too.
+    is_shared: bool,
 }
 
 /// What led to a call, in parts that can be sent back, and what came with it.
@@ -67,11 +86,18 @@ fn length(json: Option<&Value>) -> usize {
     json.map_or(0, |json| DETAILS + json.to_string().len())
 }
 
+/// Who asked, and the hash of what the user said last.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    asker: Asker,
+    question: u64,
+}
+
 /// What one answer thinks.
 #[derive(Debug)]
 pub(super) struct Thinking {
     thoughts: Thoughts,
-    asker: Asker,
+    asked: Asked,
     parts: Vec<Part>,
     /// Of what belongs to no part yet.
     text: String,
@@ -81,8 +107,9 @@ pub(super) struct Thinking {
 }
 
 impl Thinking {
-    pub(super) fn new(thoughts: Thoughts, asker: Asker) -> Self {
-        Self { thoughts, asker, parts: Vec::new(), text: String::new(), bytes: 0, calls: Vec::new() }
+    pub(super) fn new(thoughts: Thoughts, request: &ChatRequest) -> Self {
+        let asked = thoughts.asked(request);
+        Self { thoughts, asked, parts: Vec::new(), text: String::new(), bytes: 0, calls: Vec::new() }
     }
 
     /// Takes a piece of this provider's answer in.
@@ -133,48 +160,67 @@ impl Thinking {
     fn remember(&self, provider: &str, (_, id, extra): &(u32, String, Option<Value>), lead: &(Arc<[Part]>, usize)) {
         let (parts, bytes) = lead;
         let thought = CallLead { parts: Arc::clone(parts), extra: extra.clone() };
-        self.thoughts.keep(&self.asker, provider, id, thought, bytes + length(extra.as_ref()));
+        self.thoughts.keep(&self.asked, provider, id, thought, bytes + length(extra.as_ref()));
     }
 }
 
 impl Thoughts {
     /// Remembers what led to this provider's call with this id.
-    pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, thought: CallLead) {
+    pub(super) fn remember(&self, asked: &Asked, provider: &str, id: &str, thought: CallLead) {
         let bytes = thought.bytes();
-        self.keep(asker, provider, id, thought, bytes);
+        self.keep(asked, provider, id, thought, bytes);
     }
 
-    fn keep(&self, asker: &Asker, provider: &str, id: &str, thought: CallLead, bytes: usize) {
-        if bytes == 0 || bytes > MAX_THOUGHT || id.is_empty() {
+    /// Who asks, and what the user said last.
+    pub(super) fn asked(&self, request: &ChatRequest) -> Asked {
+        let question = request.messages.iter().rev().find_map(|message| self.question(message));
+        Asked { asker: request.asker.clone(), question: question.unwrap_or_default() }
+    }
+
+    fn keep(&self, asked: &Asked, provider: &str, id: &str, thought: CallLead, bytes: usize) {
+        if id.is_empty() {
             return;
         }
-        let (hash, bytes) = (self.hash(asker, provider, id), bytes + ENTRY);
+        let call = CallKey { id: self.hash(&asked.asker, provider, id), question: asked.question };
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut *kept;
+        if let Some(of_id) = kept.by_id.get_mut(&call.id) {
+            of_id.is_shared |= of_id.question != call.question;
+        }
+        if bytes == 0 || bytes > MAX_THOUGHT {
+            return;
+        }
+        let bytes = bytes + ENTRY;
         kept.bytes += bytes;
-        match kept.by_call.insert(hash, (thought, bytes)) {
+        match kept.by_call.insert(call, (thought, bytes)) {
             Some((_, earlier)) => kept.bytes -= earlier,
-            None => kept.order.push_back(hash),
+            None => {
+                kept.order.push_back(call);
+                let of_id = OfId { question: call.question, calls: 0, is_shared: false };
+                kept.by_id.entry(call.id).or_insert(of_id).calls += 1;
+            }
         }
         while kept.bytes > MAX_ALL
             && let Some(oldest) = kept.order.pop_front()
         {
-            let forgotten = kept.by_call.remove(&oldest);
-            kept.bytes -= forgotten.map_or(0, |(_, bytes)| bytes);
+            kept.forget(oldest);
         }
     }
 
     /// Puts what led to this provider's calls of a conversation before them, and what came with them to them, where the tool did
     /// not send it.
     pub(super) fn restore(&self, request: &mut ChatRequest, provider: &str) {
-        for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant) {
-            let Content::Parts(parts) = &mut message.content else { continue };
+        let mut question = 0;
+        for message in &mut request.messages {
+            question = self.question(message).unwrap_or(question);
+            let (Role::Assistant, Content::Parts(parts)) = (message.role, &mut message.content) else { continue };
             let has_thoughts = parts.iter().any(|part| matches!(part, Part::Reasoning { .. }));
             let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let mut led: Arc<[Part]> = Arc::default();
             for part in &mut *parts {
                 let Part::ToolUse { id, extra_content, .. } = part else { continue };
-                let known = kept.by_call.get(&self.hash(&request.asker, provider, id));
-                let Some((thought, _)) = known else { continue };
+                let call = CallKey { id: self.hash(&request.asker, provider, id), question };
+                let Some(thought) = kept.lead_of(call) else { continue };
                 if extra_content.is_none() {
                     extra_content.clone_from(&thought.extra);
                 }
@@ -189,9 +235,48 @@ impl Thoughts {
         }
     }
 
+    /// What the user says in a message, if it is the user's: results of tools say nothing.
+    fn question(&self, message: &Message) -> Option<u64> {
+        let text = |part| match part {
+            &Part::Text { ref text, .. } => Some(text),
+            _ => None,
+        };
+        match &message.content {
+            _ if message.role != Role::User => None,
+            Content::Text(text) => Some(self.0.hasher.hash_one(vec![text])),
+            Content::Parts(parts) => {
+                let texts: Vec<_> = parts.iter().filter_map(text).collect();
+                (!texts.is_empty()).then(|| self.0.hasher.hash_one(texts))
+            }
+        }
+    }
+
     fn hash(&self, asker: &Asker, provider: &str, id: &str) -> u64 {
         // Tools of some formats are told another id, and send that.
         self.0.hasher.hash_one((asker.kind, asker.name(), provider, &*plain(id)))
+    }
+}
+
+impl Kept {
+    /// What led to a call. Tools change what was said before, so of an id that no other question has the question is not asked.
+    fn lead_of(&self, call: CallKey) -> Option<&CallLead> {
+        let exact = self.by_call.get(&call);
+        let only = || {
+            let of_id = self.by_id.get(&call.id).filter(|of_id| !of_id.is_shared)?;
+            self.by_call.get(&CallKey { question: of_id.question, ..call })
+        };
+        exact.or_else(only).map(|(lead, _)| lead)
+    }
+
+    fn forget(&mut self, call: CallKey) {
+        let forgotten = self.by_call.remove(&call);
+        self.bytes -= forgotten.map_or(0, |(_, bytes)| bytes);
+        if let Some(of_id) = self.by_id.get_mut(&call.id) {
+            of_id.calls -= 1;
+            if of_id.calls == 0 {
+                self.by_id.remove(&call.id);
+            }
+        }
     }
 }
 
@@ -212,7 +297,7 @@ mod tests {
     #[test]
     fn what_led_to_a_call_stands_before_it_again_for_whoever_asked() {
         let (thoughts, own) = (Thoughts::default(), Asker::new(AskerKind::Program, "aider", ""));
-        let mut thinking = Thinking::new(thoughts.clone(), own.clone());
+        let mut thinking = Thinking::new(thoughts.clone(), &asked(&own, &json!([])));
         for chunk in [Chunk::reasoning("I have to "), Chunk::reasoning("look."), call(0, Some("c"), Some("look"), "")] {
             thinking.take_in(&chunk, "p");
         }
@@ -238,6 +323,41 @@ mod tests {
     }
 
     #[test]
+    fn what_led_to_a_call_of_one_conversation_never_stands_in_another_whose_calls_have_the_same_ids() {
+        let (thoughts, own) = (Thoughts::default(), Asker::default());
+        let conversation = |question: &str| {
+            let called = json!([{"type": "tool_use", "id": "call_0", "name": "f"}]);
+            let messages = json!([{"role": "user", "content": question}, {"role": "assistant", "content": called},
+                {"role": "tool", "content": [{"type": "tool_result", "tool_use_id": "call_0", "content": "r"}]}]);
+            let request = serde_json::from_value(json!({"messages": messages})).unwrap();
+            ChatRequest { asker: own.clone(), ..request }
+        };
+        let thought_of = |question: &str| {
+            let mut request = conversation(question);
+            thoughts.restore(&mut request, "p");
+            match &request.messages[1].content {
+                Content::Parts(parts) => parts.iter().find_map(|part| match part {
+                    Part::Reasoning { text, .. } => Some(text.clone()),
+                    _ => None,
+                }),
+                Content::Text(_) => None,
+            }
+        };
+        let lead = |text: &str| CallLead {
+            parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
+            extra: None,
+        };
+        thoughts.remember(&thoughts.asked(&conversation("a")), "p", "call_0", lead("of a"));
+        // The tool has changed what was said, and no other call has this id.
+        assert_eq!(thought_of("a, shortened").as_deref(), Some("of a"));
+        // One that led to nothing that is remembered counts, too.
+        thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", CallLead::default());
+        assert_eq!((thought_of("a").as_deref(), thought_of("b"), thought_of("c")), (Some("of a"), None, None));
+        thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", lead("of b"));
+        assert_eq!((thought_of("a").as_deref(), thought_of("b").as_deref()), (Some("of a"), Some("of b")));
+    }
+
+    #[test]
     fn thoughts_are_bounded() {
         let (thoughts, own) = (Thoughts::default(), Asker::default());
         let long = "é".repeat(MAX_THOUGHT);
@@ -245,11 +365,13 @@ mod tests {
             parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
             extra: None,
         };
+        let request = asked(&own, &json!([]));
+        let asked_by = thoughts.asked(&request);
         for number in 0..100 {
-            thoughts.remember(&own, "p", &number.to_string(), part(&long[..MAX_THOUGHT]));
-            thoughts.remember(&own, "p", "again", part("short"));
+            thoughts.remember(&asked_by, "p", &number.to_string(), part(&long[..MAX_THOUGHT]));
+            thoughts.remember(&asked_by, "p", "again", part("short"));
         }
-        let mut thinking = Thinking::new(thoughts.clone(), own);
+        let mut thinking = Thinking::new(thoughts.clone(), &request);
         (0..3).for_each(|_| thinking.take_in(&Chunk::reasoning(&long), "p"));
         thinking.take_in(&Chunk::ReasoningDetails { details: json!({"data": "x".repeat(MAX_THOUGHT)}) }, "p");
         assert!(thinking.text.len() <= MAX_THOUGHT && thinking.parts.is_empty());
@@ -257,5 +379,6 @@ mod tests {
         let bytes: usize = kept.by_call.values().map(|(_, bytes)| bytes).sum();
         assert_eq!((kept.bytes, kept.order.len()), (bytes, kept.by_call.len()));
         assert!(bytes <= MAX_ALL, "{bytes}");
+        assert_eq!(kept.by_id.values().map(|of_id| of_id.calls).sum::<usize>(), kept.by_call.len());
     }
 }

@@ -9,7 +9,7 @@ use bellrope_gateway::{
 };
 use futures_util::StreamExt;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::fake::{Fake, error_after, items, pieces, soon};
 use crate::for_each_format;
@@ -195,6 +195,17 @@ for_each_format! {
         let provider = provider(&fake, format, |config| config.idle_timeout = idle);
         let error = error_after(&["a"], items(&provider).await);
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::Idle, after: idle });
+    }
+
+    async fn a_model_that_thinks_long_behind_its_head_is_waited_for(format: Format) {
+        let fake = Fake::start(move |_, mut peer| async move {
+            peer.begin_events().await;
+            sleep(3 * SILENCE).await;
+            peer.chunk(format.answer("a")).await;
+        })
+        .await;
+        let provider = provider(&fake, format, |config| config.idle_timeout = SILENCE);
+        assert_eq!(pieces(&provider).await, whole(&["a"]));
     }
 
     // Fault 53.

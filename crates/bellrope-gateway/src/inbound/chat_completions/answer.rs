@@ -450,11 +450,11 @@ mod tests {
                 &json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "ls", "arguments": ""}}]}),
                 none,
             ),
+            delta(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), none),
             delta(
                 &json!({"tool_calls": [{"index": 1, "id": "d", "type": "function", "function": {"name": "ls", "arguments": "{}"}}]}),
                 none,
             ),
-            delta(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), none),
             delta(&json!({}), &json!("tool_calls")),
             json!("[DONE]"),
         ];

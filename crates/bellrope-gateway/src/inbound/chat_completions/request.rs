@@ -203,10 +203,10 @@ struct WireMessage {
     tool_calls: Option<Vec<WireCall>>,
     tool_call_id: Option<String>,
     /// The tool of a result, in histories that have no ids: in OpenAI's word, and in Ollama's.
-    #[serde(default, deserialize_with = "lenient::or_default")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "lenient::or_default")]
-    tool_name: Option<String>,
+    #[serde(default, deserialize_with = "lenient::arguments")]
+    name: Value,
+    #[serde(default, deserialize_with = "lenient::arguments")]
+    tool_name: Value,
     /// What the model thought in an earlier turn, under either name that servers have for it.
     reasoning_content: Option<String>,
     reasoning: Option<String>,
@@ -290,10 +290,10 @@ fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Fault> {
     let mut messages = Vec::with_capacity(wire.len());
     for mut wire in wire {
         if wire.tool_call_id.as_ref().is_none_or(String::is_empty)
-            && let Some(name) = wire.name.take().or_else(|| wire.tool_name.take())
+            && let Some(name) = wire.name.as_str().or_else(|| wire.tool_name.as_str())
             && matches!(&*wire.role, "tool" | "function")
         {
-            wire.tool_call_id = call_of(&name, &mut messages);
+            wire.tool_call_id = call_of(name, &mut messages);
         }
         messages.push(message(wire)?);
     }

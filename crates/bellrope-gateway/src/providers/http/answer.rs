@@ -37,6 +37,8 @@ pub(super) struct RemoteAnswer {
     ready: VecDeque<Chunk>,
     /// An event with what goes back with calls, whose pieces are held back.
     unplaced: Option<String>,
+    /// Whether something of the answer has come.
+    has_begun: bool,
     /// The error that comes after them.
     failed: Option<ProviderError>,
     /// How often the request was sent again, and after how long a wait in all.
@@ -74,6 +76,7 @@ impl RemoteAnswer {
             notes,
             ready,
             unplaced: None,
+            has_begun: false,
             failed: None,
             retries: 0,
             waited: Duration::ZERO,
@@ -132,7 +135,7 @@ impl RemoteAnswer {
     async fn hear_rest(&mut self) {
         for _ in 0..REST_EVENTS {
             let Stage::Answering(events) = &mut self.stage else { return };
-            let Ok(Next::Event(event)) = events.next(Instant::now()).await else { return };
+            let Ok(Next::Event(event)) = events.next(Instant::now(), true).await else { return };
             if event.data.trim() == "[DONE]" {
                 return;
             }
@@ -179,7 +182,7 @@ impl RemoteAnswer {
             Stage::Answering(events) => events,
             Stage::Ended => return Ok(Progress::Ended),
         };
-        match events.next(asked).await {
+        match events.next(asked, self.has_begun).await {
             Ok(Next::Event(event)) => {
                 let from = self.ready.len();
                 let progress = self.translator.event(event, &mut self.ready);
@@ -187,6 +190,7 @@ impl RemoteAnswer {
                 if !push_extra(event.data, from, &mut self.ready) && event.data.len() <= MAX_UNPLACED {
                     self.unplaced = Some(event.data.to_owned());
                 }
+                self.has_begun |= self.ready.len() > from;
                 progress
             }
             Ok(Next::End { unfinished, reason }) => {

@@ -79,9 +79,9 @@ impl EventStream {
     }
 
     /// Waits for the next event. `since` is when its reader began to wait for something that is worth more than a
-    /// keep-alive; what that is, is a matter of the format.
-    pub(super) async fn next(&mut self, since: Instant) -> Result<Next<'_>, ProviderError> {
-        let Timeouts { idle, event, .. } = self.timeouts;
+    /// keep-alive; what that is, is a matter of the format. `has_begun`: whether there was such a thing.
+    pub(super) async fn next(&mut self, since: Instant, has_begun: bool) -> Result<Next<'_>, ProviderError> {
+        let event = self.timeouts.event;
         loop {
             if self.take_in()? {
                 return Ok(Next::Event(self.decoder.event()));
@@ -89,14 +89,14 @@ impl EventStream {
             if since.elapsed() > event {
                 return Err(ProviderError::TimedOut { phase: Phase::Event, after: event });
             }
-            match timeout(idle, self.response.chunk()).await {
+            match timeout(self.timeouts.silence(has_begun), self.response.chunk()).await {
                 Ok(Ok(Some(bytes))) => self.input = bytes,
                 Ok(Ok(None)) => match mem::replace(&mut self.body, Body::Events) {
                     Body::Document(json) => return Ok(Next::Document(String::from_utf8_lossy(&json).into_owned())),
                     Body::Unknown | Body::Events => return self.end("the provider closed the connection".into()),
                 },
                 Ok(Err(error)) => return self.end(root_cause(&error)),
-                Err(_) => return Err(ProviderError::TimedOut { phase: Phase::Idle, after: idle }),
+                Err(_) => return Err(self.timeouts.silent(has_begun)),
             }
         }
     }

@@ -207,10 +207,10 @@ async fn whole(
     answer: Passed,
     (sent, meter, room): (&Sent, &Meter, &AnswerRoom),
 ) -> Result<Passed, PassError> {
-    let idle = endpoint.timeouts().idle;
+    let timeouts = endpoint.timeouts();
     loop {
-        match timeout(idle, response.chunk()).await {
-            Err(_) => return Err(ProviderError::TimedOut { phase: Phase::Idle, after: idle }.into()),
+        match timeout(timeouts.silence(false), response.chunk()).await {
+            Err(_) => return Err(timeouts.silent(false).into()),
             Ok(Err(error)) => return Err(ProviderError::Truncated { reason: root_cause(&error) }.into()),
             Ok(Ok(None)) => break,
             Ok(Ok(Some(bytes))) if bytes.len() > MAX_ANSWER.saturating_sub(body.len()) => {
@@ -327,8 +327,9 @@ struct Passing {
     striking: Option<Striking>,
     timeouts: Timeouts,
     end: ServerStop,
-    /// When something came last that is more than a keep-alive.
+    /// When something came last that is more than a keep-alive, and whether there was such a thing.
     since: Instant,
+    has_piece: bool,
     /// Bytes that came after the end of the answer.
     rest: usize,
     /// Until when more is waited for, once it has ended.
@@ -353,6 +354,7 @@ impl Passing {
             timeouts,
             end,
             since: Instant::now(),
+            has_piece: false,
             rest: 0,
             rest_until: None,
             first: VecDeque::new(),
@@ -374,6 +376,7 @@ impl Passing {
             }
             if seen.pieces > 0 {
                 self.since = Instant::now();
+                self.has_piece = true;
             }
             if !bytes.is_empty() || end.is_some() || seen != Seen::default() {
                 return Some(PassPiece { bytes, seen, end });
@@ -394,7 +397,8 @@ impl Passing {
 
     /// Reads once, within its time. `None` after the end.
     async fn read(&mut self) -> Option<Bytes> {
-        let Timeouts { idle, event, .. } = self.timeouts;
+        let Timeouts { event, .. } = self.timeouts;
+        let silence = self.timeouts.silence(self.has_piece);
         let response = self.response.as_mut()?;
         let rest_until = self.rest_until;
         if rest_until.is_none() && self.since.elapsed() > event {
@@ -405,7 +409,7 @@ impl Passing {
         }
         let begun = std::mem::take(&mut self.begun);
         let read = if begun.is_empty() {
-            let until = rest_until.unwrap_or_else(|| Instant::now() + idle);
+            let until = rest_until.unwrap_or_else(|| Instant::now() + silence);
             let (end, mut reading) = (&self.end, pin!(timeout_at(until, response.chunk())));
             let mut read = poll_fn(|context| match end.has_come() {
                 true => Poll::Ready(None),
@@ -432,7 +436,7 @@ impl Passing {
             Ok(Ok(None)) => Closing::Ended,
             Ok(Err(error)) => Closing::Broken(root_cause(&error)),
             Err(_) if rest_until.is_some() => Closing::Ended,
-            Err(_) => Closing::Failed(ProviderError::TimedOut { phase: Phase::Idle, after: idle }),
+            Err(_) => Closing::Failed(self.timeouts.silent(self.has_piece)),
         };
         self.response = None;
         Some(self.watch.finish(closing))

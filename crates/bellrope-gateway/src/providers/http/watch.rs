@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Excerpt, ProviderError};
-use crate::json::repaired;
+use crate::json::{fields_and, is_nothing, repaired};
 use crate::message::{Chunk, StopReason};
 use crate::pass::{Mark, PassEnd, Seen};
 use crate::providers::formats::{Heard, Progress, Translate};
@@ -376,17 +376,23 @@ fn closed() -> ProviderError {
     ProviderError::Truncated { reason: CLOSED.into() }
 }
 
-/// Whether an event of chat completions says what the answer took, and nothing else.
+/// What stands in each event of an answer, and what servers of their own measure beside the usage.
+const SIDE_FIELDS: [&str; 9] =
+    ["id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "timings"];
+
+/// Whether an event of chat completions says what the answer took, and nothing else: no error, and no sources.
 fn says_usage_alone(data: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Extra {
-        choices: Option<Vec<IgnoredAny>>,
-        usage: Option<IgnoredAny>,
-    }
     // Hardly any event has it.
-    memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some()
-        && serde_json::from_str::<Extra>(data)
-            .is_ok_and(|extra| extra.usage.is_some() && extra.choices.is_some_and(|choices| choices.is_empty()))
+    if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_none() {
+        return false;
+    }
+    let Ok(event) = serde_json::from_str(data) else { return false };
+    let mut is_alone = true;
+    let read = fields_and(event, ["choices", "usage"], |name, value| {
+        is_alone &= SIDE_FIELDS.contains(&name) || is_nothing(value);
+    });
+    let Some([Some(choices), Some(_)]) = read else { return false };
+    is_alone && choices.get().starts_with('[') && is_nothing(choices)
 }
 
 #[cfg(test)]

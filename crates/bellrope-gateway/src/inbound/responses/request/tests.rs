@@ -189,7 +189,7 @@ fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded
         "reasoning": {"effort": "none", "summary": "auto"}, "client_metadata": {"a": "b"},
     });
     let chat = of(&request).unwrap().chat;
-    assert_eq!((chat.tools.len(), chat.messages.len(), chat.reasoning_effort), (1, 1, None));
+    assert_eq!((chat.tools.len(), chat.messages.len(), chat.reasoning_effort.as_deref()), (1, 1, Some("none")));
     let notes = chat.notes.join("; ");
     for name in [
         "a tool of type \"web_search\"",

@@ -316,3 +316,21 @@ fn text_of_a_kind_that_is_not_known_counts() {
         assert_eq!((seen.pieces, seen.said_bytes), (1, 10), "{event}");
     }
 }
+
+#[test]
+fn an_event_with_more_than_usage_is_not_taken_out() {
+    let event = |more: &str| format!(r#"{{"id":"c","object":"o","choices":[],"usage":{{"total_tokens":1}}{more}}}"#);
+    for (more, is_alone) in [
+        ("", true),
+        (r#","system_fingerprint":"f","timings":{"n":1},"error":null,"citations":[]"#, true),
+        (r#","error":{"message":"x"}"#, false),
+        (r#","citations":["u"]"#, false),
+    ] {
+        assert_eq!(says_usage_alone(&event(more)), is_alone, "{more}");
+    }
+    for data in
+        [r#"{"choices":[{"index":0}],"usage":{}}"#, r#"{"choices":[],"usage":null}"#, r#"{"choices":[]}"#, "[DONE]"]
+    {
+        assert!(!says_usage_alone(data), "{data}");
+    }
+}
