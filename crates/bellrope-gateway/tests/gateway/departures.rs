@@ -376,7 +376,7 @@ for_each_format! {
         let halted = async {
             let mut before = 0;
             loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 let now = sent.load(Ordering::Relaxed);
                 if now == before {
                     break now;
