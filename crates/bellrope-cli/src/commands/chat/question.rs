@@ -22,7 +22,7 @@ pub(super) fn from_outside(text: Option<String>) -> anyhow::Result<String> {
     if given.is_some() && !holds_text(&io::stdin())? {
         return Ok(given.unwrap_or_default());
     }
-    let input = String::from_utf8(read_with_a_word()?).context("standard input is not UTF-8")?;
+    let input = in_words(read_with_a_word()?);
     match given {
         Some(question) if input.trim().is_empty() => Ok(question),
         Some(question) => Ok(format!("{question}\n\n{input}")),
@@ -31,6 +31,14 @@ pub(super) fn from_outside(text: Option<String>) -> anyhow::Result<String> {
             Ok(input)
         }
     }
+}
+
+/// Input as text. Source files in Latin-1 and the like are text, too, and a model can read nearly all of it.
+fn in_words(input: Vec<u8>) -> String {
+    String::from_utf8(input).unwrap_or_else(|error| {
+        output::note(format_args!("standard input is not all UTF-8; what is not is sent as \u{fffd}"));
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    })
 }
 
 /// Whether somebody may have put something there for us: a pipe or a file, no terminal and nothing like `/dev/null`.
@@ -54,4 +62,15 @@ fn read_with_a_word() -> anyhow::Result<Vec<u8>> {
     let input = read_input();
     drop(done);
     input
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_another_encoding_is_sent_as_far_as_it_is_text() {
+        assert_eq!(in_words("Größe".into()), "Größe");
+        assert_eq!(in_words(b"Gr\xf6\xdfe = 1".to_vec()), "Gr\u{fffd}\u{fffd}e = 1");
+    }
 }
