@@ -237,16 +237,12 @@ impl Thoughts {
 
     /// What the user says in a message, if it is the user's: results of tools say nothing.
     fn question(&self, message: &Message) -> Option<u64> {
-        let text = |part| match part {
-            &Part::Text { ref text, .. } => Some(text),
-            _ => None,
-        };
         match &message.content {
             _ if message.role != Role::User => None,
-            Content::Text(text) => Some(self.0.hasher.hash_one(vec![text])),
+            Content::Text(text) => Some(self.0.hasher.hash_one([text].as_slice())),
             Content::Parts(parts) => {
-                let texts: Vec<_> = parts.iter().filter_map(text).collect();
-                (!texts.is_empty()).then(|| self.0.hasher.hash_one(texts))
+                let texts: Vec<_> = parts.iter().filter_map(text_of).collect();
+                (!texts.is_empty()).then(|| self.0.hasher.hash_one(texts.as_slice()))
             }
         }
     }
@@ -254,6 +250,13 @@ impl Thoughts {
     fn hash(&self, asker: &Asker, provider: &str, id: &str) -> u64 {
         // Tools of some formats are told another id, and send that.
         self.0.hasher.hash_one((asker.kind, asker.name(), provider, &*plain(id)))
+    }
+}
+
+fn text_of(part: &Part) -> Option<&String> {
+    match part {
+        Part::Text { text, .. } => Some(text),
+        _ => None,
     }
 }
 
