@@ -169,7 +169,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let of_port = of_port.map_or_else(|| gateway.clone(), LiveGateway::new);
     reload.ask_at_port(of_port.clone());
     #[cfg(feature = "fleet")]
-    let fleet = fleet::join(settings_of_fleet, &server, &socket)?;
+    let fleet = fleet::join(settings_of_fleet, &server, &socket, gateway.answers())?;
     providers::watch(&server.metrics(), &gateway.current());
     gateway.answers().keep_awake(server.metrics().activity());
     of_port.answers().keep_awake(server.metrics().activity());

@@ -145,6 +145,13 @@ impl Fleet {
         self.membership.linked.load(Relaxed)
     }
 
+    /// Where this server is in its fleet, in 16 hexadecimal digits, for as long as it lives: a call whose session ends in `@` and
+    /// this comes here, whichever server imports the type. What a handler keeps for later can be found by it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{:016x}", self.membership.number)
+    }
+
     /// Calls of this server that the fleet has now.
     #[must_use]
     pub fn under_way(&self) -> usize {

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(60);
 /// How long it may take, beside what it takes from here to NATS, until importing servers have heard that an instance leaves.
 const HEARS: Duration = Duration::from_millis(100);
+/// How long an instance that leaves takes calls that NATS draws for it, once it has said how many it takes still.
+const LAST_DRAWN: Duration = Duration::from_secs(2);
 /// How long after an instance was lost they are asked once more; each further pause is four times as long.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long after news they are asked: many instances that start at once are asked once.
@@ -291,6 +293,9 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     // What NATS has sent on its way here is still taken, and what others send until they have heard of it; what comes after that
     // goes to somebody else.
     instance.say_leaving().await;
+    for stop in stops.values() {
+        stop.send_replace(true);
+    }
     let took = link.round_trip().await;
     sleep((3 * took + HEARS).min(Duration::from_secs(1))).await;
     stops.clear();
@@ -310,21 +315,41 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     std::future::pending::<()>().await;
 }
 
-/// Takes calls of one type until its sender of `stopped` is gone, and those that were on their way then.
+/// Takes calls of one type until its sender of `stopped` is gone, and those that were on their way then. `stopped` is told
+/// some time before that it will be.
 async fn take_calls(mut calls: Subscriber, instance: Arc<Instance>, mut stopped: watch::Receiver<bool>) {
+    // In all, and since it is known that there is an end.
+    let (mut came, mut of_late, mut is_told) = (0, 0, false);
     loop {
         tokio::select! {
             call = calls.next() => match call {
-                Some(message) => instance.receive(&message),
+                Some(message) => {
+                    (came, of_late) = (came + 1, of_late + u64::from(is_told));
+                    instance.receive(&message);
+                }
                 None => return,
             },
-            _ = stopped.changed() => break,
+            told = stopped.changed() => match told {
+                Ok(()) => is_told = true,
+                Err(_) => break,
+            },
         }
     }
-    if calls.drain().await.is_ok() {
+    let rest = async |calls: &mut Subscriber| {
         while let Some(message) = calls.next().await {
             instance.receive(&message);
         }
+    };
+    // The client of NATS forgets a subscription as soon as it has ended it: what NATS has drawn meanwhile is lost. Where calls
+    // come, both are told after how many it ends, more than can be on their way, and see its end at the same one.
+    if of_late > 0 && calls.unsubscribe_after(came + of_late + 2).await.is_ok() {
+        let ended = timeout(LAST_DRAWN, rest(&mut calls)).await;
+        if ended.is_ok() {
+            return;
+        }
+    }
+    if calls.drain().await.is_ok() {
+        rest(&mut calls).await;
     }
 }
 

@@ -6,15 +6,24 @@ use anyhow::Context as _;
 use bellrope::Server;
 use bellrope_books::Bookkeeper;
 use bellrope_fleet::{Fleet, FleetSettings};
-use bellrope_gateway::{AnswerSettings, Gateway, ServedProvider};
+use bellrope_gateway::{AnswerSettings, Gateway, KeptAnswers, ServedProvider};
 
-/// Joins the fleet of the settings, if there is one.
-pub(super) fn join(settings: FleetSettings, server: &Arc<Server>, socket: &Path) -> anyhow::Result<Option<Fleet>> {
+/// Joins the fleet of the settings, if there is one. `answers`: those that are kept here, which others may ask for.
+pub(super) fn join(
+    settings: FleetSettings,
+    server: &Arc<Server>,
+    socket: &Path,
+    answers: &KeptAnswers,
+) -> anyhow::Result<Option<Fleet>> {
     if !settings.is_wanted() {
         return Ok(None);
     }
+    let is_offering = !settings.offer.is_empty();
     let fleet = Fleet::join(settings, server, socket.to_owned()).context("the fleet cannot be joined")?;
     fleet.watch(&server.metrics());
+    if is_offering {
+        answers.are_at(fleet.place());
+    }
     Ok(Some(fleet))
 }
 

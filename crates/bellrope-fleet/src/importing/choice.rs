@@ -172,6 +172,11 @@ impl Choices {
         known.lost.remove(&member);
     }
 
+    /// Whether a session names an instance that was not heard of, or not since it lost its link.
+    pub(super) fn misses(&self, session: &str) -> bool {
+        self.hears_loads() && place_in(session).is_some_and(|place| !self.known().links.contains_key(&place))
+    }
+
     /// Whether an instance lost a call or its link just now, and may be there still.
     pub(super) fn awaits(&self, now: Instant) -> bool {
         self.hears_loads() && self.known().lost.values().any(|(_, at)| now.saturating_duration_since(*at) <= BACK)
@@ -257,15 +262,17 @@ impl Choices {
         (self.choice == Choice::Sticky && !text.is_empty()).then(|| self.hasher.hash_one(text))
     }
 
-    /// Chooses who gets a call: whoever has its session, else of two that are drawn the one that has less to do, and never
-    /// one of those that had it before. `None` leaves it to NATS.
+    /// Chooses who gets a call: whom its session names, else whoever has its session, else of two that are drawn the one that has
+    /// less to do, and never one of those that had it before. `None` leaves it to NATS.
     pub(super) fn choose(&self, wanted: &FleetType, session: &str, tried: &[u64], now: Instant) -> Option<Chosen> {
         if !self.hears_loads() {
             return None;
         }
-        let session = self.session(session);
         let mut known = self.known();
-        let home = session.map_or(Home::None, |session| known.home(session, now));
+        let named = place_in(session).and_then(|place| known.links.get(&place).copied());
+        let session = self.session(session);
+        let home = named.map(Home::At);
+        let home = home.unwrap_or_else(|| session.map_or(Home::None, |session| known.home(session, now)));
         let instance = match home {
             // It may be full for a moment, or have other types. Then somebody else gets this call, and not the session.
             Home::At(home) if known.offers(home, wanted) && !tried.contains(&home) => home,
@@ -410,6 +417,13 @@ impl Place {
     }
 }
 
+/// The number of the instance that a session names: what is kept there for the caller is nowhere else.
+fn place_in(session: &str) -> Option<u64> {
+    let (_, place) = session.rsplit_once('@')?;
+    let is_place = place.len() == 16 && place.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_place.then(|| u64::from_str_radix(place, 16).ok()).flatten()
+}
+
 /// The next number of a sequence without pattern: splitmix64.
 fn draw(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -534,6 +548,30 @@ mod tests {
             choices.lost(member, now);
         }
         assert!(choices.known().lost.len() <= MOST_LOST && choices.known().links.len() <= 3);
+    }
+
+    #[test]
+    fn a_session_that_names_an_instance_is_there_whatever_link_that_has_and_whoever_asks() {
+        let now = Instant::now();
+        for choice in [Choice::Sticky, Choice::Least] {
+            // Each is an importing server that was started anew.
+            for member in [1, 2, 3, 2, 1] {
+                let choices = with(choice, &[1, 2, 3], now);
+                let session = format!("any@{member:016x}");
+                let chosen = || choices.choose(&wanted(), &session, &[], now).unwrap().instance;
+                assert_eq!((chosen(), choices.misses(&session)), (member, false));
+                choices.learn(Learnt { instance: 77, ..at(member) }, [wanted()].into_iter(), now);
+                assert_eq!(chosen(), 77);
+                choices.lost(77, now);
+                assert!(choices.misses(&session) && chosen() != 77);
+            }
+        }
+        let choices = with(Choice::Sticky, &[1], now);
+        for none in ["", "window 3", "a@b", "@", "x@000000000000000G", "x@+000000000000001", "x@00000000000000001"] {
+            assert_eq!((place_in(none), choices.misses(none)), (None, false), "{none}");
+        }
+        assert!(choices.misses("x@00000000000000ff"));
+        assert!(!with(Choice::Queue, &[1], now).misses("x@00000000000000ff"), "nobody is chosen");
     }
 
     #[test]

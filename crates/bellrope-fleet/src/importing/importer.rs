@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long a call waits for a link that is being made.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a call of a server that signs waits for an instance that was lost just now and may say that it is there: it is asked
-/// within a second, and where NATS draws nobody knows who asks.
+/// within a second, and where NATS draws nobody knows who asks. So long a call waits for the instance that its session names, too.
 const AWAIT: Duration = Duration::from_millis(1300);
 /// How long it may take to learn a schema.
 const ASK_FOR_SCHEMA: Duration = Duration::from_secs(5);
@@ -262,7 +262,7 @@ impl Importer {
     }
 
     /// Chooses who gets a call. If that is nobody, but one was lost just now that may be there still, a patient call of a server
-    /// that signs waits until it says so.
+    /// that signs waits until it says so; and so does one whose session names an instance that was not heard of.
     async fn choose(
         &self,
         imported: &FleetType,
@@ -271,16 +271,20 @@ impl Importer {
         patient: Option<&OwnedCall>,
     ) -> Option<Chosen> {
         let mut learnt = self.learnt.subscribe();
-        let patience = patient.filter(|_| self.table.signer.is_some());
+        let patience = patient.filter(|_| self.table.signer.is_some() || self.choices.misses(session));
         let patience = patience.map(|call| call.time_left().map_or(AWAIT, |left| left.min(AWAIT)));
         let until = patience.map(|patience| tokio::time::Instant::now() + patience);
         loop {
             let now = Instant::now();
-            let chosen = self.choices.choose(imported, session, asked, now);
-            let until = until.filter(|_| chosen.is_none() && self.choices.awaits(now));
+            let choose = || self.choices.choose(imported, session, asked, now);
+            let misses = until.is_some() && self.choices.misses(session);
+            let chosen = if misses { None } else { choose() };
+            let until = until.filter(|_| misses || chosen.is_none() && self.choices.awaits(now));
             let Some(until) = until else { return chosen };
             self.wants_instances.notify_one();
-            timeout_at(until, learnt.changed()).await.ok()?.ok()?;
+            if !matches!(timeout_at(until, learnt.changed()).await, Ok(Ok(()))) {
+                return if misses { choose() } else { None };
+            }
         }
     }
 

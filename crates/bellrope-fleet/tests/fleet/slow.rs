@@ -8,19 +8,30 @@ use std::{
     time::Duration,
 };
 
-use bellrope::CallError;
+use bellrope::{CallError, Server};
+use bellrope_fleet::{Choice, FleetSettings};
 
 use bellrope_testkit::nats::{Nats, Way, eventually};
 
-use crate::servers::{importing, offering};
+use crate::servers::{importing, join, offering, settings};
 
 #[test]
 fn an_instance_that_is_far_from_nats_drains_without_losing_a_call() {
+    drains_without_losing_a_call(Choice::Sticky);
+}
+
+#[test]
+fn an_instance_that_is_far_from_nats_loses_no_call_that_nats_draws_for_it_while_it_drains() {
+    drains_without_losing_a_call(Choice::Queue);
+}
+
+fn drains_without_losing_a_call(choice: Choice) {
     let Some(nats) = Nats::start() else { return };
     let way = Way::slow(nats.port, Duration::from_millis(40));
     let far = offering(&way.url());
     let near = offering(&nats.url());
-    let here = importing(&nats.url());
+    let import = FleetSettings { import: vec!["*".into()], choice, ..settings(&nats.url()) };
+    let here = join(import, |_| Server::builder()).unwrap();
     let client = Arc::new(here.client());
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..8)

@@ -67,6 +67,8 @@ struct Inner {
     /// Told when there may be room.
     room: Notify,
     awake: OnceLock<Activity>,
+    /// Where they are kept, as their ids say.
+    place: OnceLock<String>,
 }
 
 /// When an answer is forgotten.
@@ -82,7 +84,12 @@ impl KeptAnswers {
     #[must_use]
     pub fn new(settings: AnswerSettings) -> Self {
         let kept = Kept { settings, answers: HashMap::new(), bytes: 0 };
-        Self(Arc::new(Inner { kept: Mutex::new(kept), room: Notify::new(), awake: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            kept: Mutex::new(kept),
+            room: Notify::new(),
+            awake: OnceLock::new(),
+            place: OnceLock::new(),
+        }))
     }
 
     /// Goes by other settings from now on.
@@ -94,6 +101,11 @@ impl KeptAnswers {
     /// Answers that are kept count as work of this server from now on, which else may end when nobody is connected.
     pub fn keep_awake(&self, activity: Activity) {
         let _ = self.0.awake.set(activity);
+    }
+
+    /// Ids of answers say from now on that they are kept at this place: whoever has one can tell it to what finds the way there.
+    pub fn are_at(&self, place: String) {
+        let _ = self.0.place.set(place);
     }
 
     /// An id for an answer: 128 random bits.
@@ -163,11 +175,12 @@ impl KeptAnswers {
         Ok(KeptAnswer { answers: self.clone(), id, changed })
     }
 
-    /// The answer of this id, if it is kept and belongs to `owner`.
+    /// The answer of this id, wherever that says it is, if it is kept and belongs to `owner`.
     ///
     /// # Errors
     /// [`ProviderError::UnknownAnswer`]; nothing tells whether it is another's.
     pub fn find(&self, id: &str, owner: &Owner) -> Result<KeptAnswer, ProviderError> {
+        let id = id.split_once('@').map_or(id, |(id, _place)| id);
         let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
         let id = is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten().ok_or(ProviderError::UnknownAnswer)?;
         let kept = self.kept();
@@ -189,10 +202,13 @@ impl KeptAnswers {
 }
 
 impl KeptAnswer {
-    /// What the answer is asked for by.
+    /// What the answer is asked for by: 32 hexadecimal digits, and `@` with the place where it is kept, if that has a name.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{:032x}", self.id)
+        match self.answers.0.place.get() {
+            Some(place) => format!("{:032x}@{place}", self.id),
+            None => format!("{:032x}", self.id),
+        }
     }
 
     /// Pulls the answer from its provider in a task of its own, and keeps it until it is forgotten. Nothing is pulled

@@ -22,7 +22,8 @@ pub enum Chunk {
     /// [`resumable`](super::ChatRequest::resumable).
     Resumable {
         /// What [`ResumeRequest`](super::ResumeRequest) and [`CancelRequest`](super::CancelRequest) call it: 32 hexadecimal
-        /// digits. Whoever has it, and is the same user, can read the answer.
+        /// digits, and in a fleet `@` with the place of the instance that keeps it. Whoever has it, and is the same user, can
+        /// read the answer.
         id: String,
     },
     /// More of the answer's text.

@@ -44,7 +44,7 @@ impl ChatAnswer {
     /// # Errors
     /// [`CallError`] if it could not be sent.
     pub(crate) async fn begin(client: &AsyncClient, request: Vec<u8>, resumable: bool) -> Result<Self, CallError> {
-        let options = if resumable { in_session() } else { CallOptions::new() };
+        let options = if resumable { in_session(SESSION) } else { CallOptions::new() };
         let stream = send(client, &request, &options).await?;
         Ok(Self { stream, due: 0, again: Some((client.clone(), request, options)) })
     }
@@ -55,7 +55,9 @@ impl ChatAnswer {
     /// [`CallError`] if it could not be asked for.
     pub(crate) async fn resume(client: &AsyncClient, id: &str) -> Result<Self, CallError> {
         let request = serde_json::json!({"version": WIRE_VERSION, "id": id}).to_string();
-        let stream = client.stream_with("ai.resume", request.as_bytes(), &in_session()).await?;
+        // Of a fleet, the id says which instance keeps it: so does a session by that name.
+        let session = id.split_once('@').map_or_else(|| SESSION.to_owned(), |(_, place)| format!("{SESSION}@{place}"));
+        let stream = client.stream_with("ai.resume", request.as_bytes(), &in_session(&session)).await?;
         Ok(Self { stream, due: 0, again: None })
     }
 
@@ -93,7 +95,7 @@ async fn send(client: &AsyncClient, request: &[u8], options: &CallOptions) -> Re
     client.stream_with("ai.chat_stream", request, options).await
 }
 
-fn in_session() -> CallOptions {
-    // So short a text always fits.
-    Metadata::new().session(SESSION).map_or_else(|_| CallOptions::new(), |said| CallOptions::new().metadata(said))
+fn in_session(session: &str) -> CallOptions {
+    // What does not fit is no id of ours.
+    Metadata::new().session(session).map_or_else(|_| CallOptions::new(), |said| CallOptions::new().metadata(said))
 }
