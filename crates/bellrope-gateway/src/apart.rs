@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::error::{Excerpt, ProviderError};
+use crate::error::ProviderError;
+use crate::room::NoRoom;
 
 /// Larger requests are read and written apart. In bytes.
 pub const LARGE: usize = 64 * 1024;
@@ -45,7 +46,7 @@ pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     done.ok_or_else(|| NO_THREAD.to_owned())
 }
 
-/// The error of a request for which there is no thread.
-pub(crate) fn no_thread(fault: &str) -> ProviderError {
-    ProviderError::Setup { reason: Excerpt::new(fault) }
+/// The error of a request for which there is no thread now.
+pub(crate) fn no_thread(fault: String) -> ProviderError {
+    NoRoom(fault).into()
 }

@@ -23,7 +23,7 @@ use bellrope::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::apart::{LARGE, apart};
+use crate::apart::{LARGE, apart, no_thread};
 use crate::asker::{Asker, AskerKind};
 use crate::error::{Blame, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
@@ -39,7 +39,7 @@ pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
 use resumable::Reader;
 use unreadable::unreadable;
-use weighed::{WEIGHT, no_thread, weighed};
+use weighed::{WEIGHT, weighed};
 
 /// What is said of a request for an answer that is kept, where none is.
 const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
@@ -199,20 +199,23 @@ fn asker_of(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Aske
 
 /// A whole answer, or an error for the caller.
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
-    match outcome {
-        Ok(response) => encode(&response),
-        Err(error @ ProviderError::NoRoom(_)) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
-        // The error's own words hold its fix.
-        Err(error) => {
-            let text = format!("{}: {error}", error.code());
-            Err(if error.blame() == Blame::Caller {
-                HandlerError::invalid_request(text)
-            } else {
-                // Each provider has a breaker of its own: one that fails must not close the way to the others.
-                HandlerError::upstream(text).guarded()
-            })
-        }
+    outcome.map_err(|error| refused(&error)).and_then(|response| encode(&response))
+}
+
+/// The error of a call, whose own words hold its fix.
+fn refused(error: &ProviderError) -> HandlerError {
+    let text = format!("{}: {error}", error.code());
+    match error {
+        ProviderError::NoRoom(_) => HandlerError::exhausted(text),
+        error if error.blame() == Blame::Caller => HandlerError::invalid_request(text),
+        // Each provider has a breaker of its own: one that fails must not close the way to the others.
+        _ => HandlerError::upstream(text).guarded(),
     }
+}
+
+/// The error of a call for which there is no thread now.
+fn without_thread(fault: String) -> HandlerError {
+    refused(&no_thread(fault))
 }
 
 /// The handler of `ai.chat_stream`: as [`stream`], but for an answer that is to survive its reader.
@@ -289,7 +292,7 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     let size = call.payload().len();
     let (call, room) = weighed(call, ARGUMENTS).await?;
     let read = move || Ok(Asked { request: read(&call)?, size, _room: room });
-    if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() }
+    if size > LARGE { apart(read).await.map_err(without_thread)? } else { read() }
 }
 
 fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {

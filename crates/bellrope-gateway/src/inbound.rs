@@ -51,6 +51,7 @@ pub(crate) use wire::DEFAULT_MODEL;
 pub use writer::AnswerWriter;
 
 use crate::json;
+use crate::notes::bound;
 
 /// How many bytes a request of any format takes at the most when it is read, beside its own: for its values, of which there
 /// may be one for every two bytes. This takes no memory, and about a millisecond for each megabyte.
@@ -123,6 +124,7 @@ impl ToolFormat {
         }?;
         asked.chat.from_tool.format = Some(self.into());
         asked.chat.from_tool.carried = pass::carried(self.into(), body, &mut asked.chat.notes);
+        bound(&mut asked.chat.notes);
         let tokens = weigh_tokens(&asked.chat);
         asked.chat.from_tool.tokens = Some(tokens);
         asked.writer.expect(tokens.likely);

@@ -9,6 +9,7 @@
 //! join pieces in a `Seam`.
 
 mod lenient;
+mod path;
 mod piece;
 mod repair;
 mod scan;

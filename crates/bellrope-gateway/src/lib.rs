@@ -75,7 +75,7 @@ mod server_stop;
 pub mod sse;
 #[cfg(test)]
 mod testing;
-mod text;
+pub mod text;
 mod units;
 
 pub use asker::{Asker, AskerKind};

@@ -15,20 +15,34 @@ pub const MAX_NOTE: usize = 256;
 const MORE: &str = "there is more of this kind than is told here";
 
 /// The notes of one answer, in the order in which they came up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Notes(Vec<String>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Notes {
+    all: Vec<String>,
+    most: usize,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self::up_to(MAX_NOTES)
+    }
+}
 
 impl Notes {
+    /// At most so many.
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self { all: Vec::new(), most }
+    }
+
     /// Takes a note in, unless it is there already. It is cut to [`MAX_NOTE`] bytes and made fit for a terminal. Whether
     /// it is new.
     pub(crate) fn add(&mut self, note: &str) -> bool {
-        if self.0.len() == MAX_NOTES {
+        if self.all.len() == self.most {
             return false;
         }
-        let note = if self.0.len() + 1 == MAX_NOTES { MORE.to_owned() } else { fit(note) };
-        let is_new = !note.is_empty() && !self.0.contains(&note);
+        let note = if self.all.len() + 1 == self.most { MORE.to_owned() } else { fit(note) };
+        let is_new = !note.is_empty() && !self.all.contains(&note);
         if is_new {
-            self.0.push(note);
+            self.all.push(note);
         }
         is_new
     }
@@ -39,11 +53,19 @@ impl Notes {
     }
 
     pub(crate) fn into_vec(self) -> Vec<String> {
-        self.0
+        self.all
     }
 
     pub(crate) fn as_slice(&self) -> &[String] {
-        &self.0
+        &self.all
+    }
+}
+
+/// Leaves as many as an answer may have.
+pub(crate) fn bound(notes: &mut Vec<String>) {
+    if notes.len() > MAX_NOTES {
+        notes.truncate(MAX_NOTES - 1);
+        notes.push(MORE.to_owned());
     }
 }
 

@@ -34,6 +34,7 @@ use crate::room::AnswerRoom;
 use crate::server_stop::ServerStop;
 
 pub use carried::Carried;
+pub(crate) use carried::MAX_FIELDS;
 pub use envelope::{Envelope, Unreadable};
 pub use format::PassFormat;
 pub use key::ToolKey;

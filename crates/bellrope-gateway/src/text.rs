@@ -9,8 +9,13 @@ pub(crate) fn boundary(text: &str, most: usize) -> usize {
     at
 }
 
-/// The text that this is in base64, with or without its padding and with line ends anywhere. `None`: it is no text.
-pub(crate) fn of_base64(data: &str) -> Option<String> {
+/// The bytes that this is in base64, in either alphabet, with or without its padding and with line ends anywhere. `None`: it is
+/// none.
+///
+/// ```
+/// assert_eq!(bellrope_gateway::text::from_base64("YmVsbA").as_deref(), Some(&b"bell"[..]));
+/// ```
+pub fn from_base64(data: &str) -> Option<Vec<u8>> {
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(data.len() / 4 * 3), 0, 0_u32);
     for byte in data.trim_end_matches(|c: char| c == '=' || c.is_ascii_whitespace()).bytes() {
         let value = match byte {
@@ -29,7 +34,27 @@ pub(crate) fn of_base64(data: &str) -> Option<String> {
             bytes.push((held >> bits & 0xff) as u8);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
+}
+
+/// Bytes in base64.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for index in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * index) & 63) as usize];
+            text.push(if index <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+/// The text that this is in base64. `None`: it is no text.
+pub(crate) fn of_base64(data: &str) -> Option<String> {
+    String::from_utf8(from_base64(data)?).ok()
 }
 
 /// The text of a file of this media type, whose content is in base64. `None`: it is none of text.

@@ -52,7 +52,7 @@ fn chat(server: &ServerProcess) -> Outcome {
     let request = ChatRequest::user("What is a bell rope for?");
     let (mut answer, mut chunks, mut done) = (String::new(), 0_u32, false);
     for chunk in client.stream("ai.chat_stream", &serde_json::to_vec(&request)?)? {
-        let piece: SequencedChunk = serde_json::from_slice(&chunk?).context("reading a chunk")?;
+        let piece = SequencedChunk::read(&chunk?).context("reading a chunk")?;
         chunks += 1;
         match piece.chunk {
             Chunk::Text { text } => answer.push_str(&text),

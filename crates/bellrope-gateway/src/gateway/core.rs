@@ -274,8 +274,7 @@ impl Gateway {
         if let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) {
             let is_large = request.fields.len() > LONG;
             let weigh = move || (estimate_tokens_of(request.fields.as_bytes()), request);
-            let (tokens, weighed) =
-                if is_large { apart(weigh).await.map_err(|fault| no_thread(&fault))? } else { weigh() };
+            let (tokens, weighed) = if is_large { apart(weigh).await.map_err(no_thread)? } else { weigh() };
             account = Some(upstream.open_vectors(books, &weighed, tokens).inspect_err(log)?);
             request = weighed;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tracing::warn;
 
 use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
@@ -119,11 +119,13 @@ impl Route {
             let (account, is_last) = (account.take(), upstreams.as_slice().is_empty());
             let names_model = request.model.is_some();
             let is_signed = has_signatures(&request);
-            let asked = if is_last && !is_signed { std::mem::take(&mut request) } else { request.clone() };
+            let place = if is_signed { place_of_copy(&request) } else { None };
+            let may_ask_again = is_signed && (place.is_some() || !is_last);
+            let asked = if is_last && !may_ask_again { std::mem::take(&mut request) } else { request.clone() };
             let from_tool = asked.from_tool.clone();
             let error = match (upstream.ask(asked, notices, account, ask).await, failed.take()) {
                 // Whose signature it is may have been forgotten, as with a restart of the server, and is refused for ever.
-                (Err(error), before) if is_signed && is_of_signatures(&error) => {
+                (Err(error), before) if may_ask_again && is_of_signatures(&error) => {
                     leave_out(&mut request, is_signature);
                     drop(notices.try_send(UNSIGNED.to_owned()));
                     (failed, next) = (before, Some(upstream));
@@ -173,6 +175,17 @@ pub(super) fn is_of_request(error: &ProviderError) -> bool {
     let is_told = matches!(error, ProviderError::Refused { .. } | ProviderError::Forwarded { .. });
     matches!(error, ProviderError::InvalidRequest { .. })
         || is_told && error.blame() == Blame::Caller && !error.is_of_tools_key()
+}
+
+/// What the copies of signed requests take together, which are kept in case that their provider refuses the signatures, in KiB. A
+/// request for which there is no place is sent once.
+static COPIES: Semaphore = Semaphore::const_new(COPIES_KIB);
+const COPIES_KIB: usize = 4 * 1024;
+
+/// The place for a copy of a request. `None`: there is none.
+fn place_of_copy(request: &ChatRequest) -> Option<SemaphorePermit<'static>> {
+    let kib = request.size(COPIES_KIB * 1024).div_ceil(1024);
+    COPIES.try_acquire_many(u32::try_from(kib).ok()?).ok()
 }
 
 /// Says that a fallback does not answer, as it does not take the request.
@@ -226,5 +239,27 @@ fn leave_out(request: &mut ChatRequest, meant: impl Fn(&Value) -> bool) {
                 details.take_if(|details| meant(details));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Message, Role};
+
+    #[test]
+    fn copies_of_signed_requests_take_bounded_memory() {
+        let signed = |bytes: usize| {
+            let details = Some(serde_json::json!({ "signature": "x".repeat(bytes / 2) }));
+            let thought = Part::Reasoning { text: "x".repeat(bytes / 2), details };
+            let message = Message { role: Role::Assistant, content: Content::Parts(vec![thought]) };
+            ChatRequest { messages: vec![message], ..ChatRequest::default() }
+        };
+        // Other tests hold a little at the most.
+        let large = signed(5 << 19);
+        let place = place_of_copy(&large);
+        assert!(place.is_some() && place_of_copy(&large).is_none());
+        drop(place);
+        assert!(place_of_copy(&large).is_some() && place_of_copy(&signed(5 << 20)).is_none());
     }
 }

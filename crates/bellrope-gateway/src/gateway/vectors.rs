@@ -24,7 +24,7 @@ pub(super) async fn looked_at(
         return Ok((answer, usage));
     }
     let look = move || usage_of(&answer, texts).map(|usage| (answer, usage));
-    apart(look).await.map_err(|fault| no_thread(&fault))?
+    apart(look).await.map_err(no_thread)?
 }
 
 fn usage_of(answer: &[u8], texts: Option<usize>) -> Result<Option<Usage>, ProviderError> {

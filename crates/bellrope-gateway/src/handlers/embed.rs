@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 
 use super::pieces::encode;
 use super::unreadable::unreadable;
-use super::weighed::{no_thread, weighed};
-use crate::apart::{LARGE, apart, no_thread as without_thread};
+use super::weighed::weighed;
+use super::{refused, without_thread};
+use crate::apart::{LARGE, apart, no_thread};
 use crate::asker::Asker;
-use crate::error::{Blame, Excerpt, ProviderError};
+use crate::error::{Excerpt, ProviderError};
 use crate::gateway::Gateway;
 use crate::inbound::{embedding_response, odd_vectors};
 use crate::json;
@@ -26,7 +27,7 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     let (size, caller) = (call.payload().len(), call.caller());
     let (call, _room) = weighed(call, NO_TEXT).await?;
     let read = move || json::from_slice(call.payload()).map(asked);
-    let read = if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() };
+    let read = if size > LARGE { apart(read).await.map_err(without_thread)? } else { read() };
     let asked = read.map_err(|error: serde_json::Error| unreadable(&error.to_string()))?;
     let answer = match asked {
         Ok(request) => {
@@ -35,18 +36,7 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
         }
         Err(error) => Err(error),
     };
-    match answer {
-        Ok(response) => encode(&response),
-        Err(error @ ProviderError::NoRoom(_)) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
-        Err(error) => {
-            let text = format!("{}: {error}", error.code());
-            // Each provider has a breaker of its own: one that fails must not close the way to the others.
-            Err(match error.blame() {
-                Blame::Caller => HandlerError::invalid_request(text),
-                _ => HandlerError::upstream(text).guarded(),
-            })
-        }
-    }
+    answer.map_err(|error| refused(&error)).and_then(|response| encode(&response))
 }
 
 /// The request in OpenAI's format.
@@ -79,7 +69,7 @@ async fn vectors(gateway: &Gateway, request: EmbeddingRequest) -> Result<EmbedRe
         let _room = room;
         read(&answer)
     };
-    apart(reading).await.map_err(|fault| without_thread(&fault))?
+    apart(reading).await.map_err(no_thread)?
 }
 
 /// The vectors of an answer in OpenAI's format.

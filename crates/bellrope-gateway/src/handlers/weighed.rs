@@ -5,6 +5,7 @@ use bellrope::{
     server::{ClaimedRoom, OwnedCall},
 };
 
+use super::without_thread;
 use crate::apart::{LARGE, apart};
 use crate::json;
 
@@ -19,14 +20,10 @@ const UNDER_WAY: u64 = 24 * 1024;
 pub(super) async fn weighed(call: OwnedCall, text: json::Place) -> Result<(OwnedCall, ClaimedRoom), HandlerError> {
     let size = call.payload().len();
     let weigh = move |call: OwnedCall| (json::weight(call.payload(), text), call);
-    let (weight, call) = if size > LARGE { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
+    let (weight, call) =
+        if size > LARGE { apart(move || weigh(call)).await.map_err(without_thread)? } else { weigh(call) };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = call.claim(more + UNDER_WAY).await?;
     Ok((call, room))
-}
-
-/// No thread could be had for a large request.
-pub(super) fn no_thread(fault: String) -> HandlerError {
-    HandlerError::failure(fault)
 }

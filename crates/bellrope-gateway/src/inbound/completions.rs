@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 use super::asked::Asked;
 use super::counted::ToldTokens;
 use super::fault::{ErrorForm, Fault};
+use super::pass::unknown;
 use super::stamp::{seconds_since_1970, serial};
 use super::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use super::writer::{AnswerWriter, comment, data};
-use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
+use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
 
 /// The fields that are passed on, or refused.

@@ -15,6 +15,7 @@ use crate::error::{Excerpt, ProviderError};
 use crate::json;
 use crate::provider::EmbeddingRequest;
 use crate::room::AnswerRoom;
+use crate::text::{base64, from_base64};
 
 /// Reads a request for vectors. `providers`: the names that may stand before a model's name. Also whether the vectors are to
 /// come as base64 of little-endian 32-bit numbers, in place of lists of numbers.
@@ -100,37 +101,15 @@ fn numbers_of(numbers: &[Value]) -> Option<Vec<f32>> {
     numbers.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 /// Base64 of the numbers' bytes.
 fn encoded(numbers: &[f32]) -> String {
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let [a, b, c] = [0, 1, 2].map(|at| u32::from(group.get(at).copied().unwrap_or(0)));
-        let bits = a << 16 | b << 8 | c;
-        for at in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
-            text.push(if at <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    base64(&bytes)
 }
 
 /// The numbers whose bytes stand in base64.
 fn decoded(text: &str) -> Option<Vec<f32>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = DIGITS.iter().position(|known| *known == digit)?;
-        bits = bits << 6 | u32::try_from(value).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
+    let bytes = from_base64(text)?;
     let numbers = bytes.chunks_exact(4);
     numbers
         .remainder()
@@ -159,7 +138,7 @@ mod tests {
             (json!({"input": true}), "input is a text"),
             (json!({"input": -1}), "input is a text"),
             (json!({"input": {}}), "input is a text"),
-            (json!({"input": [{}]}), "each element of input"),
+            (json!({"input": [{}]}), "input[0] is odd: each element of input"),
             (json!({"input": ["a", null]}), "each element of input"),
             (json!([]), "cannot be read"),
         ] {

@@ -12,5 +12,6 @@ pub(super) use request::without_mark;
 /// Reads a request.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
     let request::Turn { chat, model, stream } = request::read(body, providers)?;
-    Ok(Asked { chat, stream, writer: Box::new(Script::new(model)), stored: None })
+    let writer = Box::new(Script::new(model, &chat.stop));
+    Ok(Asked { chat, stream, writer, stored: None })
 }

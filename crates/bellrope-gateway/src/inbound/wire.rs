@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::pass::MAX_UNKNOWN;
 use crate::json;
 use crate::notes::Notes;
 
@@ -81,7 +82,7 @@ pub(super) struct Told(Notes);
 
 impl Told {
     pub(super) fn new(unknown: &[String]) -> Self {
-        let mut notes = Notes::default();
+        let mut notes = Notes::up_to(MAX_UNKNOWN);
         for note in unknown {
             notes.add(note);
         }

@@ -17,10 +17,9 @@ pub trait AnswerWriter: Send {
     /// It cannot be written as JSON.
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>>;
 
-    /// The items of an answer that is whole, which the next request may name by their ids.
-    fn items(&self) -> Vec<Value> {
-        Vec::new()
-    }
+    /// Hands the items of an answer that is whole, which the next request may name by their ids, to `keep`, one at a time: as values
+    /// they take many times their text. Those of more than 64 KiB of text are left out.
+    fn items(&self, _keep: &mut dyn FnMut(&Value)) {}
 
     /// Appends the events that come before the first piece.
     fn begin(&mut self, out: &mut Vec<u8>);

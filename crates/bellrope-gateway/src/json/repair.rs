@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 use super::twins::without_twins;
 
+/// What some editors write before all text.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Reads JSON whose strings may hold anything: half a surrogate pair and bytes that are not UTF-8 are read as U+FFFD,
 /// and a control character that should have been escaped (NUL, a line feed) as itself. Of a field that stands twice in its
 /// object the last counts. A byte order mark is passed over.
@@ -28,7 +31,7 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
 /// # Errors
 /// As there.
 pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
-    let json = json.trim_start_matches('\u{feff}');
+    let json = json.trim_start_matches(BYTE_ORDER_MARK);
     // Nearly every document is as serde wants it, and costs no second look.
     let error = match serde_json::from_str(json) {
         Ok(read) => return Ok(read),

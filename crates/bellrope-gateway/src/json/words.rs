@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
+use super::path::of_fault;
+use super::repair::BYTE_ORDER_MARK;
 use super::{repaired, without_twins};
 
 /// What stands before the name of a type that was expected, in serde's words.
@@ -33,10 +35,9 @@ pub(crate) fn plain_words(error: &str) -> Cow<'_, str> {
 /// The place of what a `T` cannot be read from, as in `messages[1].role`.
 pub(crate) fn place_of_fault<T: DeserializeOwned>(json: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(json);
-    let text = repaired(&text);
-    let text = without_twins(&text);
-    let read = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(&text));
-    read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?")
+    let text = repaired(text.trim_start_matches(BYTE_ORDER_MARK));
+    // As for all texts: a second kind of reader would have every type once more in the program.
+    of_fault(&without_twins(&text), &|text| serde_json::from_str::<T>(text).err())
 }
 
 #[cfg(test)]

@@ -124,6 +124,25 @@ pub struct SequencedChunk {
     pub chunk: Chunk,
 }
 
+impl SequencedChunk {
+    /// The piece that a chunk of a stream holds, which is JSON.
+    ///
+    /// ```
+    /// use bellrope_gateway::{Chunk, SequencedChunk, StopReason};
+    ///
+    /// let piece = SequencedChunk::read(br#"{"seq":4,"kind":"done","stop_reason":"end_turn"}"#)?;
+    /// assert_eq!((piece.seq, piece.chunk), (4, Chunk::Done { stop_reason: StopReason::EndTurn }));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It holds none.
+    pub fn read(json: &[u8]) -> serde_json::Result<Self> {
+        // All go by this: each crate that has serde read the type has 40 KB of code for that.
+        serde_json::from_slice(json)
+    }
+}
+
 /// More of a call of a tool. Pieces of several calls may interleave; `index` tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ToolCallDelta {

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAcc
 use serde_json::value::RawValue;
 
 use crate::json::repaired;
-use crate::notes::Notes;
+use crate::notes::{MAX_NOTES, Notes};
 
 /// What is known of a place in a request.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,12 @@ pub const COMPLETION_REQUEST: Known = Fields(&[
 /// assert_eq!(notes.len(), 2);
 /// ```
 pub fn unknown(json: &[u8], known: Known) -> Vec<String> {
-    let notes = RefCell::default();
+    unknown_up_to(MAX_NOTES, json, known)
+}
+
+/// As [`unknown`], with at most so many notes.
+pub(crate) fn unknown_up_to(most: usize, json: &[u8], known: Known) -> Vec<String> {
+    let notes = RefCell::new(Notes::up_to(most));
     let place = Place { known, path: &Path { outer: None, name: "" }, is_alone: true, notes: &notes };
     if place.deserialize(&mut serde_json::Deserializer::from_slice(json)).is_err() {
         // Where it is wrong for good, whoever reads it says so.
@@ -355,7 +360,7 @@ mod tests {
     fn a_flood_of_fields_has_a_bounded_number_of_notes() {
         let fields: Vec<_> = (0..1000).map(|number| format!("\"{number}{}\":1", "x".repeat(1000))).collect();
         let notes = unknown(format!("{{{}}}", fields.join(",")).as_bytes(), CHAT_REQUEST);
-        assert_eq!(notes.len(), crate::MAX_NOTES);
+        assert_eq!(notes.len(), MAX_NOTES);
         assert!(notes.iter().all(|note| note.len() <= crate::MAX_NOTE));
     }
 

@@ -149,11 +149,15 @@ impl ChatRequest {
 
     /// Whether its texts have more than so many bytes, as far as a quick look shows. Everything counts for something.
     pub(crate) fn is_large(&self, bytes: usize) -> bool {
-        let mut left = bytes;
-        let mut takes = |size: usize| {
-            let fits = left.checked_sub(size + 64);
-            left = fits.unwrap_or_default();
-            fits.is_none()
+        self.size(bytes) > bytes
+    }
+
+    /// Bytes of its texts, as far as a quick look shows, which ends once there are more than `most`.
+    pub(crate) fn size(&self, most: usize) -> usize {
+        let mut size = 0_usize;
+        let mut takes = |more: usize| {
+            size = size.saturating_add(more + 64);
+            size > most
         };
         let of_tools = |tool: &Tool| {
             let parameters = match &tool.parameters {
@@ -162,12 +166,13 @@ impl ChatRequest {
             };
             parameters + tool.description.as_ref().map_or(0, String::len)
         };
-        self.system.as_ref().is_some_and(|text| takes(text.len()))
+        let _ = self.system.as_ref().is_some_and(|text| takes(text.len()))
             || self.tools.iter().any(|tool| takes(of_tools(tool)))
             || self.messages.iter().any(|message| match &message.content {
                 Content::Text(text) => takes(text.len()),
                 Content::Parts(parts) => parts.iter().any(|part| takes(part.text_len())),
-            })
+            });
+        size
     }
 }
 
@@ -376,10 +381,20 @@ pub enum Part {
 }
 
 impl Part {
-    /// Bytes of its longest text.
+    /// Bytes of its texts, but for short ones.
     fn text_len(&self) -> usize {
+        let signed = |details: &Value| {
+            details
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, value)| value.as_str())
+                .map(str::len)
+                .sum::<usize>()
+        };
         match self {
-            Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Image { url: text, .. } => text.len(),
+            Self::Text { text, .. } | Self::Image { url: text, .. } => text.len(),
+            Self::Reasoning { text, details } => text.len() + details.as_ref().map_or(0, signed),
             Self::ToolUse { input: Value::String(text), .. } => text.len(),
             Self::ToolUse { .. } => 256,
             Self::ToolResult { content, images, .. } => content.len() + images.iter().map(String::len).sum::<usize>(),

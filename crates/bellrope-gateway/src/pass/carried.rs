@@ -7,9 +7,10 @@ use super::edit::{Edits, field};
 use super::format::PassFormat;
 use super::scan::{Fields, name};
 use crate::json::repaired;
+use crate::notes::bound;
 
 /// The most fields that are carried, and the most bytes of all of them.
-const MAX_FIELDS: usize = 64;
+pub(crate) const MAX_FIELDS: usize = 64;
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Fields of a request of which nothing is known here, as they came.
@@ -60,13 +61,14 @@ impl Carried {
         }
         let is_taken =
             |note: &String| wanted(note, &is_carried).is_some_and(|head| fields.iter().any(|(name, _)| name == head));
-        let (taken, mut kept): (_, Vec<String>) = std::mem::take(notes).into_iter().partition(is_taken);
+        let (mut taken, mut kept): (Vec<String>, Vec<String>) = std::mem::take(notes).into_iter().partition(is_taken);
         for note in &mut kept {
             if let Some(name) = wanted(note, &is_carried).filter(|head| too_large.iter().any(|name| name == head)) {
                 *note = format!("`{name}` was left out: what is not known here may have {} KiB", MAX_BYTES / 1024);
             }
         }
         *notes = kept;
+        bound(&mut taken);
         Some(Self { format, fields, notes: taken })
     }
 
@@ -157,5 +159,18 @@ mod tests {
         assert_eq!(notes, ["`a` was left out: what is not known here may have 256 KiB"]);
         assert_eq!(carried.put_into(b"{}".to_vec()), br#"{"b":"\ufffd","c":1}"#);
         assert_eq!(Carried::take(PassFormat::Messages, b"{}", &mut Vec::new(), |_| true), None);
+    }
+
+    #[test]
+    fn as_many_fields_are_carried_as_may_be_and_the_rest_is_noted() {
+        let fields: Vec<_> = (0..200).map(|at| format!("\"f{at}\":{at}")).collect();
+        let body =
+            format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"a\"}}],{}}}", fields.join(","));
+        let asked = crate::inbound::ToolFormat::ChatCompletions.read(body.as_bytes(), &[]).unwrap();
+        let carried = asked.chat.from_tool.carried.unwrap();
+        let put: Value = serde_json::from_slice(&carried.put_into(b"{}".to_vec())).unwrap();
+        assert_eq!(put.as_object().unwrap().len(), MAX_FIELDS);
+        assert_eq!((asked.chat.notes.len(), carried.notes().len()), (32, 32));
+        assert!(asked.chat.notes[0].starts_with("`f64` was left out"), "{:?}", asked.chat.notes);
     }
 }

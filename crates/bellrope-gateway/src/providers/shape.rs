@@ -13,6 +13,9 @@ use crate::text::boundary;
 const BEGIN: &str = "<think>";
 const END: &str = "</think>";
 
+/// What is told of thoughts without an end.
+const ENDLESS: &str = "the answer began with `<think>` and has no `</think>`, so that all of it is told as reasoning";
+
 /// The text of one answer.
 #[derive(Debug)]
 pub(crate) struct AnswerShape {
@@ -57,6 +60,9 @@ impl AnswerShape {
             }
             other => {
                 self.text(true, out);
+                if self.thoughts == Thoughts::Inside && matches!(other, Chunk::Done { .. }) {
+                    out.push(Chunk::Notice { text: ENDLESS.to_owned() });
+                }
                 out.push(other);
             }
         }
@@ -197,6 +203,18 @@ mod tests {
                 assert_eq!(shaped(text, size, true, &[]), (reasoning.to_owned(), said.to_owned(), false), "{size}");
             }
             assert_eq!(shaped("<think>a</think>b", size, false, &[]).1, "<think>a</think>b");
+        }
+    }
+
+    #[test]
+    fn thoughts_without_an_end_are_told_of() {
+        for (text, expected) in [("<think>hm", true), ("<think>hm</think>", false), ("hm", false)] {
+            let mut shape = AnswerShape::new(true, Vec::new());
+            let mut out = Vec::new();
+            shape.take(Chunk::text(text), &mut out);
+            shape.take(Chunk::Done { stop_reason: StopReason::EndTurn }, &mut out);
+            let is_told = matches!(&out[out.len().saturating_sub(2)], Chunk::Notice { text } if text == ENDLESS);
+            assert_eq!(is_told, expected, "{text}");
         }
     }
 

@@ -140,7 +140,7 @@ pub(super) fn paced_texts<'a>(
 
 /// The text in a piece of an answer, if it is one of text.
 fn text_of(piece: &[u8]) -> anyhow::Result<Option<String>> {
-    let piece: SequencedChunk = serde_json::from_slice(piece)?;
+    let piece = SequencedChunk::read(piece)?;
     match piece.chunk {
         Chunk::Text { text } => Ok(Some(text)),
         Chunk::Error(info) => bail!("the answer failed: {}", info.message),

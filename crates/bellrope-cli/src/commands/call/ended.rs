@@ -9,7 +9,7 @@ pub(super) fn is_error(message_type: &str, item: &[u8]) -> bool {
 
 /// The error with which a stream of the gateway's has ended.
 pub(super) fn error_of(message_type: &str, last: &[u8]) -> Option<ErrorInfo> {
-    match serde_json::from_slice(last) {
+    match SequencedChunk::read(last) {
         Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => Some(info),
         _ => None,
     }

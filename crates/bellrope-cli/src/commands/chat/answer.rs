@@ -79,7 +79,7 @@ impl ChatAnswer {
             bail!("the answer broke off: the server ended it without saying that it is whole");
         };
         let SequencedChunk { seq, chunk } =
-            serde_json::from_slice(&json).context("the server sent a chunk that cannot be read")?;
+            SequencedChunk::read(&json).context("the server sent a chunk that cannot be read")?;
         ensure!(seq == self.due, "chunk {seq} came where {} was due; a part of the answer is missing", self.due);
         self.due += 1;
         Ok(Piece { chunk, json })

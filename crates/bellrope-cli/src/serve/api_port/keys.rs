@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bellrope_books::{KeyHolder, Tokens, holds_token};
-use bellrope_gateway::{Asker, AskerKind, inbound::Fault};
+use bellrope_gateway::{Asker, AskerKind, inbound::Fault, text::from_base64};
 use hyper::{
     HeaderMap,
     header::{AUTHORIZATION, USER_AGENT},
@@ -103,7 +103,7 @@ fn elsewhere(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" => None,
             // A name and a password.
-            "basic" => String::from_utf8(decoded(rest.trim())?).ok().map(Cow::Owned),
+            "basic" => String::from_utf8(from_base64(rest.trim())?).ok().map(Cow::Owned),
             _ => Some(Cow::Borrowed(rest.trim())),
         }
     });
@@ -112,27 +112,6 @@ fn elsewhere(headers: &HeaderMap) -> impl Iterator<Item = Cow<'_, str>> {
         let parts: Vec<_> = odd.split([':', ' ', ',']).filter(|part| holds_token(part)).map(str::to_owned).collect();
         parts.into_iter().map(Cow::Owned)
     })
-}
-
-/// What stands in base64.
-fn decoded(text: &str) -> Option<Vec<u8>> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let digit = match digit {
-            b'-' => b'+',
-            b'_' => b'/',
-            digit => digit,
-        };
-        bits = bits << 6 | u32::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

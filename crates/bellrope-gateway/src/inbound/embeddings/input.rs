@@ -1,5 +1,6 @@
 //! What a request for vectors wants them of. It takes no memory, however many tokens there are.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -13,13 +14,13 @@ use crate::json;
 ///
 /// # Errors
 /// Nobody makes vectors of it, in words.
-pub(super) fn look(input: &RawValue) -> Result<Option<usize>, &'static str> {
+pub(super) fn look(input: &RawValue) -> Result<Option<usize>, Cow<'static, str>> {
     let read = json::from_str::<Input>(input.get());
-    read.map_or(Err("input cannot be read"), |Input(found)| found)
+    read.map_or(Err("input cannot be read".into()), |Input(found)| found)
 }
 
 /// What was found.
-struct Input(Result<Option<usize>, &'static str>);
+struct Input(Result<Option<usize>, Cow<'static, str>>);
 
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -29,11 +30,9 @@ impl<'de> Deserialize<'de> for Input {
 
 struct InputVisitor;
 
-const NONE: Result<Option<usize>, &str> = Err("there is no input");
-const ODD: Result<Option<usize>, &str> =
-    Err("input is a text, a list of texts, a list of tokens, or a list of such lists");
-const ODD_ELEMENT: Result<Option<usize>, &str> =
-    Err("each element of input is a text, a token, a list of tokens, or an object that says what it is");
+const NONE: Result<Option<usize>, Cow<'static, str>> = Err(Cow::Borrowed("there is no input"));
+const ODD: Result<Option<usize>, Cow<'static, str>> =
+    Err(Cow::Borrowed("input is a text, a list of texts, a list of tokens, or a list of such lists"));
 
 impl<'de> Visitor<'de> for InputVisitor {
     type Value = Input;
@@ -72,22 +71,38 @@ impl<'de> Visitor<'de> for InputVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Input, A::Error> {
-        // Of each kind, and of what is of none.
-        let (mut tokens, mut texts, mut objects, mut odd) = (0, 0, 0, 0);
+        // Of each kind, and the first that is of none, or of another one than those before.
+        let (mut tokens, mut texts, mut objects, mut odd) = (0, 0, 0, None);
         while let Some(element) = list.next_element::<Element>()? {
+            let at = tokens + texts + objects;
             *match element {
-                Element::Token => &mut tokens,
-                Element::Text => &mut texts,
-                Element::Object => &mut objects,
-                Element::Odd => &mut odd,
+                _ if odd.is_some() => continue,
+                Element::Token if texts + objects == 0 => &mut tokens,
+                Element::Text if tokens == 0 => &mut texts,
+                Element::Object if tokens == 0 => &mut objects,
+                Element::Token => {
+                    odd =
+                        Some(format!("input[{at}] is a token among texts; send texts alone, or lists of tokens alone"));
+                    continue;
+                }
+                Element::Text | Element::Object => {
+                    odd = Some(format!("input[{at}] is no token, as those before it are; send one kind alone"));
+                    continue;
+                }
+                Element::Odd => {
+                    odd = Some(format!(
+                        "input[{at}] is odd: each element of input is a text, a token, a list of tokens, or an object that \
+                         says what it is"
+                    ));
+                    continue;
+                }
             } += 1_usize;
         }
         Ok(Input(match (tokens, texts, objects, odd) {
-            (0, 0, 0, 0) => NONE,
-            (.., 1..) => ODD_ELEMENT,
-            (1.., 0, 0, _) => Ok(Some(1)),
-            (0, texts, 0, _) => Ok(Some(texts)),
-            (1.., ..) => ODD_ELEMENT,
+            (.., Some(odd)) => Err(odd.into()),
+            (0, 0, 0, _) => NONE,
+            (1.., ..) => Ok(Some(1)),
+            (_, texts, 0, _) => Ok(Some(texts)),
             _ => Ok(None),
         }))
     }
@@ -177,14 +192,28 @@ mod tests {
             ("0.5", ODD),
             ("true", ODD),
             ("{}", ODD),
-            ("[{}]", ODD_ELEMENT),
-            (r#"["a",null]"#, ODD_ELEMENT),
-            (r#"["a",7]"#, ODD_ELEMENT),
-            ("[1.5]", ODD_ELEMENT),
-            ("[-1]", ODD_ELEMENT),
         ] {
             let raw = RawValue::from_string(input.to_owned()).unwrap();
             assert_eq!(look(&raw), expected, "{input}");
+        }
+    }
+
+    #[test]
+    fn the_element_that_is_at_fault_is_named() {
+        for (input, at) in [
+            ("[{}]", 0),
+            (r#"["a",null]"#, 1),
+            (r#"["a",7]"#, 1),
+            (r#"["a","b",7,null]"#, 2),
+            (r#"[1,2,"a"]"#, 2),
+            (r#"[{"text":"a"},7]"#, 1),
+            ("[1,2,[3]]", 2),
+            ("[1.5]", 0),
+            ("[3,-1]", 1),
+        ] {
+            let raw = RawValue::from_string(input.to_owned()).unwrap();
+            let words = look(&raw).unwrap_err();
+            assert!(words.starts_with(&format!("input[{at}] is ")), "{input}: {words}");
         }
     }
 }

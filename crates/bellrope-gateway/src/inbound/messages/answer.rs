@@ -28,6 +28,8 @@ pub(super) struct Script {
     counted: ToldTokens,
     /// The number of the next block.
     next: usize,
+    /// The text at which the answer was to end, if it is the only one: answers do not say which it was.
+    stop: Option<String>,
     open: Option<Open>,
     /// Blanks that a text began with. A block of nothing else would be kept by the tool, and refused by Anthropic each time it
     /// comes back.
@@ -56,11 +58,12 @@ enum Held {
 }
 
 impl Script {
-    /// An answer by `model`, as the tool calls it.
-    pub(super) fn new(model: String) -> Self {
+    /// An answer by `model`, as the tool calls it, that was to end at one of `stops`.
+    pub(super) fn new(model: String, stops: &[String]) -> Self {
         Self {
             id: format!("msg_{}", serial()),
             model,
+            stop: <&[String; 1]>::try_from(stops).ok().map(|[stop]| stop.clone()),
             counted: ToldTokens::default(),
             next: 0,
             open: None,
@@ -210,7 +213,7 @@ impl Script {
     fn end(&mut self, reason: StopReason, out: &mut Vec<u8>) {
         self.release(true, out);
         self.close(out);
-        let delta = json!({"stop_reason": stop_reason(reason), "stop_sequence": null});
+        let delta = json!({"stop_reason": stop_reason(reason), "stop_sequence": self.stop_at(reason)});
         let event = json!({"type": "message_delta", "delta": delta, "usage": counts(&self.counted.all())});
         named("message_delta", &event, out);
         named("message_stop", &json!({"type": "message_stop"}), out);
@@ -222,10 +225,16 @@ impl Script {
         self.is_over = true;
     }
 
-    fn message(&self, content: &[Value], stop_reason: Option<&str>, usage: &Value) -> Value {
+    /// The text that ended the answer, as far as that is known.
+    fn stop_at(&self, reason: StopReason) -> Option<&str> {
+        self.stop.as_deref().filter(|_| reason == StopReason::StopSequence)
+    }
+
+    fn message(&self, content: &[Value], reason: Option<StopReason>, usage: &Value) -> Value {
         json!({
             "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": content,
-            "stop_reason": stop_reason, "stop_sequence": null, "usage": usage,
+            "stop_reason": reason.map(stop_reason), "stop_sequence": reason.and_then(|reason| self.stop_at(reason)),
+            "usage": usage,
         })
     }
 }
@@ -248,7 +257,7 @@ impl AnswerWriter for Script {
         content.extend(tool_calls.iter().map(|call| {
             json!({"type": "tool_use", "id": plain(&call.id), "name": call.name, "input": arguments_object(&call.arguments)})
         }));
-        serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&self.counted.all())))
+        serde_json::to_vec(&self.message(&content, Some(reason), &counts(&self.counted.all())))
     }
 
     fn held(&self) -> usize {

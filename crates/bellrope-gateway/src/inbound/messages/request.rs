@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::{Block, Blocks, message, system};
 use crate::inbound::fault::Fault;
+use crate::inbound::pass::unknown;
 use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
-use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, unknown};
+use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused};
 use crate::message::{ChatRequest, Tool, ToolChoice, lenient};
 
 /// The fields that are passed on, or refused, or noted in words of their own.

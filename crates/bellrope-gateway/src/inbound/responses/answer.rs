@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::echo::{Echo, OWN_REASONING};
 use super::ending::{code, counts, ending};
+use super::kept_items::MAX_ITEM;
 use super::logprobs::{self, text_part};
 use super::tools::{Called, Names, input_of};
 use crate::error::ProviderError;
@@ -18,6 +19,9 @@ use crate::reasoning::{items_of, opaque};
 
 /// The code of an answer that was cancelled, and its status.
 const CANCELLED: &str = "cancelled";
+
+/// What a token takes in an item that says how likely it was, in bytes.
+const TOKEN: usize = 64;
 
 /// Writes one answer. Clones of one that has not begun write the same for the same chunks.
 #[derive(Clone)]
@@ -408,9 +412,10 @@ impl AnswerWriter for Script {
         serde_json::to_vec(&self.now())
     }
 
-    fn items(&self) -> Vec<Value> {
+    fn items(&self, keep: &mut dyn FnMut(&Value)) {
         let may_be_kept = self.is_whole() && !self.echo.is_private;
-        self.items.iter().filter(|_| may_be_kept).map(Item::json).collect()
+        let is_small = |item: &&Item| item.text.len() <= MAX_ITEM && item.tokens.len() <= MAX_ITEM / TOKEN;
+        self.items.iter().filter(|_| may_be_kept).filter(is_small).for_each(|item| keep(&item.json()));
     }
 
     fn held(&self) -> usize {

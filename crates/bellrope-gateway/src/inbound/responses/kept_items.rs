@@ -14,7 +14,7 @@ use crate::message::{ChatResponse, Chunk};
 
 /// What all items take together, in bytes, and one of them. The oldest are forgotten first.
 const MAX_ALL: usize = 1024 * 1024;
-const MAX_ITEM: usize = 64 * 1024;
+pub(super) const MAX_ITEM: usize = 64 * 1024;
 /// What an item takes beside its text.
 const ENTRY: usize = 192;
 
@@ -95,7 +95,7 @@ struct Remembering {
 
 impl Remembering {
     fn remember(&self) {
-        self.writer.items().iter().for_each(|item| self.items.keep(self.owner, item));
+        self.writer.items(&mut |item| self.items.keep(self.owner, item));
     }
 }
 
@@ -110,8 +110,8 @@ impl AnswerWriter for Remembering {
         whole
     }
 
-    fn items(&self) -> Vec<Value> {
-        self.writer.items()
+    fn items(&self, keep: &mut dyn FnMut(&Value)) {
+        self.writer.items(keep);
     }
 
     fn held(&self) -> usize {

@@ -230,7 +230,7 @@ impl Replay {
     /// Appends the events of a chunk, as a log has it.
     pub fn piece(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         // It was written here.
-        if let Ok(piece) = serde_json::from_slice::<SequencedChunk>(piece) {
+        if let Ok(piece) = SequencedChunk::read(piece) {
             self.script.chunk(piece.chunk, out);
         }
     }
@@ -279,8 +279,8 @@ impl Keeping {
 }
 
 impl AnswerWriter for Keeping {
-    fn items(&self) -> Vec<Value> {
-        self.script.items()
+    fn items(&self, keep: &mut dyn FnMut(&Value)) {
+        self.script.items(keep);
     }
 
     fn held(&self) -> usize {

@@ -110,6 +110,11 @@ impl PartialAnswer {
         self.calls.take(piece, out)
     }
 
+    /// Takes in that an event begins, or a list of calls within one: see [`Calls::begin_list`].
+    pub(super) fn begin_list(&mut self) {
+        self.calls.begin_list();
+    }
+
     /// More of what goes back with the reasoning. `is_again`: whether it repeats what came.
     pub(super) fn reasoning_details(&mut self, list: &RawValue, is_again: bool) {
         let is_known = is_again && self.details.are_there();
@@ -262,8 +267,12 @@ impl PartialAnswer {
         {
             self.note(&format!("the reason to stop, `{}`, is not known", odd.trim()));
         }
-        if self.calls.finish(self.hash, out) > 0 {
+        let left_out = self.calls.finish(self.hash, out);
+        if left_out.nameless {
             self.note("a call of a tool was left out: it names no tool");
+        }
+        if left_out.repeated {
+            self.note("a call of a tool came once more under its id, and counts once");
         }
         let stop_reason = self.stop_reason(reason);
         let explains_nothing = !matches!(

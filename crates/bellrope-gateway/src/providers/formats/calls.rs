@@ -9,11 +9,13 @@
 //! - Without an id the index tells calls apart; without an index a name begins the next call.
 //! - Once the arguments of a call are whole, further ones are a repetition, which counts once, or another call. A call with the
 //!   id and the name of a whole one is held back until its arguments show which of the two it is.
+//! - The entries of one list that name a tool are calls of their own, whatever they have in common: only what comes later repeats.
 //!
 //! Calls are handed out in the order in which they began, under numbers of our own. A call is held back until its id and
 //! its name are known, as readers take both from the first piece. What is missing at the end is made: an id, and `{}` for
 //! no arguments.
 
+mod call;
 mod form;
 mod made_id;
 mod piece;
@@ -21,11 +23,11 @@ mod piece;
 use std::collections::VecDeque;
 
 use crate::error::ProviderError;
-use crate::json::Seam;
-use crate::message::{Chunk, ToolCallDelta};
+use crate::message::Chunk;
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
-use form::{Form, is_blank};
+use call::Call;
+use form::Form;
 pub(super) use made_id::AnswerHash;
 use made_id::made_id;
 pub(super) use piece::{Arguments, CallPiece, Place};
@@ -44,33 +46,11 @@ pub(super) struct Calls {
     begun: usize,
     /// How many were handed out.
     numbered: u32,
+    /// Pieces that came in, and how many had as the list began of which the next is an entry.
+    pieces: u64,
+    list_from: u64,
     /// Bytes that came in.
     bytes: usize,
-}
-
-#[derive(Debug, Default)]
-struct Call {
-    id: Option<String>,
-    /// The id that the provider gave to another call before, so that this one gets one of its own.
-    twin_id: Option<String>,
-    spare_id: Option<String>,
-    name: String,
-    is_named: bool,
-    arguments: String,
-    form: Form,
-    seam: Seam,
-    /// Whether further arguments take the place of these.
-    is_start: bool,
-    /// The call of its id and name that was whole when it began, as long as this one may be a repetition of that.
-    repeats: Option<usize>,
-    /// Bytes of the arguments that are known to be the same as there.
-    same: usize,
-    /// Bytes of the arguments that came once more, of a call that is whole.
-    again: usize,
-    /// Its number, once it is handed out.
-    number: Option<u32>,
-    /// Bytes of the arguments that were handed out.
-    sent: usize,
 }
 
 impl Calls {
@@ -81,6 +61,7 @@ impl Calls {
     pub(super) fn take(&mut self, mut piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
         piece.id = piece.id.filter(|id| !id.trim().is_empty());
         piece.name = piece.name.filter(|name| !name.trim().is_empty());
+        self.pieces += 1;
         let found = self.find(&piece);
         let is_twin = match found {
             Found::Call(at) => self.calls[at].twin_id == piece.id,
@@ -98,6 +79,7 @@ impl Calls {
                     let first = &self.calls[*first];
                     first.is_over() && piece.name.as_ref() == Some(&first.name)
                 });
+                let repeats = repeats.filter(|first| !self.is_beside(*first, &piece));
                 self.calls.push(Call { repeats, ..Call::default() });
                 self.calls.len() - 1
             }
@@ -108,6 +90,9 @@ impl Calls {
         let mut bytes: usize = texts.into_iter().flatten().map(String::len).sum();
         self.put(place, Some(at))?;
         let call = &mut self.calls[at];
+        if name.is_some() {
+            call.named_by = self.pieces;
+        }
         call.twin_id = call.twin_id.take().or(twin_id);
         let no_more = match &arguments {
             Arguments::None => true,
@@ -128,6 +113,11 @@ impl Calls {
         Ok(())
     }
 
+    /// Says that what comes next are the entries of a list, or of none.
+    pub(super) fn begin_list(&mut self) {
+        self.list_from = self.pieces;
+    }
+
     /// Says that what comes for this place is no call.
     pub(super) fn pass_over(&mut self, place: Place) -> Result<(), ProviderError> {
         self.put(place, None)
@@ -143,16 +133,17 @@ impl Calls {
         self.calls.iter().any(|call| call.repeats.is_none() && !call.is_blank() && !call.form.is_whole())
     }
 
-    /// Hands out all that is left. How many calls had to be left out because nothing says which tool they call.
-    pub(super) fn finish(&mut self, answer: AnswerHash, out: &mut VecDeque<Chunk>) -> usize {
-        let mut nameless = 0;
+    /// Hands out all that is left. What was left out.
+    pub(super) fn finish(&mut self, answer: AnswerHash, out: &mut VecDeque<Chunk>) -> LeftOut {
+        let mut left_out = LeftOut::default();
         for at in 0..self.calls.len() {
             let call = &mut self.calls[at];
             if call.repeats.is_some() {
+                left_out.repeated = true;
                 continue;
             }
             if call.name.is_empty() {
-                nameless += 1;
+                left_out.nameless = true;
                 continue;
             }
             let rest = call.seam.rest();
@@ -171,7 +162,7 @@ impl Calls {
             self.calls[at].push(&mut self.numbered, out);
         }
         self.begun = self.calls.len();
-        nameless
+        left_out
     }
 
     fn find(&self, piece: &CallPiece) -> Found {
@@ -181,7 +172,9 @@ impl Calls {
             Some(id) => (0..self.calls.len()).filter(|at| self.calls[*at].goes_by(id)).collect(),
             None => Vec::new(),
         };
-        if !of_id.is_empty() {
+        let is_known = !of_id.is_empty();
+        let of_id: Vec<_> = of_id.into_iter().filter(|at| !self.is_beside(*at, piece)).collect();
+        if is_known {
             let here = named.flatten().filter(|at| is_explicit && of_id.contains(at));
             let is_elsewhere = here.is_none() && of_id.iter().all(|at| self.is_another(*at, piece));
             let goes_on = |at: &usize| self.calls[*at].goes_on_with(piece, true);
@@ -202,8 +195,25 @@ impl Calls {
             (None, false) => self.latest,
         };
         match at {
-            Some(at) if self.calls[at].goes_on_with(piece, is_explicit) => Found::Call(at),
+            Some(at) if !self.is_beside(at, piece) && self.calls[at].goes_on_with(piece, is_explicit) => {
+                Found::Call(at)
+            }
             _ => Found::New,
+        }
+    }
+
+    /// Whether a piece is an entry of the list in which another entry was this call, and is a call of its own: each names a tool,
+    /// and the other one is not broken off. At one index, and so from a server that may send pieces in a list, both are whole.
+    fn is_beside(&self, at: usize, piece: &CallPiece) -> bool {
+        let call = &self.calls[at];
+        if piece.name.is_none() || call.named_by <= self.list_from {
+            return false;
+        }
+        let has_place = matches!(piece.place, Place::Index(_) | Place::Item(_))
+            && self.places.iter().any(|(place, of)| *of == Some(at) && *place == piece.place);
+        match has_place {
+            true => call.form.is_whole() && !call.is_start && piece.arguments.is_whole(),
+            false => call.is_blank() || call.form.is_whole(),
         }
     }
 
@@ -274,196 +284,19 @@ impl Calls {
     }
 }
 
+/// What was left out of the calls of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// A call, as nothing says of which tool.
+    pub(super) nameless: bool,
+    /// A call that came once more.
+    pub(super) repeated: bool,
+}
+
 enum Found {
     Call(usize),
     New,
     NoCall,
-}
-
-impl Call {
-    /// Whether a piece for this place is more of this call, rather than the beginning of the next one. `is_explicit`:
-    /// whether the piece itself says that it is for this place.
-    fn goes_on_with(&self, piece: &CallPiece, is_explicit: bool) -> bool {
-        let more = match &piece.arguments {
-            Arguments::None => None,
-            Arguments::More(text) => Some(text.as_str()),
-            Arguments::Whole(text) | Arguments::Start(text) => Some(text.as_str()),
-        };
-        let more = more.filter(|more| !is_blank(more));
-        let is_over = self.form.is_whole() && !self.is_blank() && !self.is_start;
-        let is_whole = matches!(piece.arguments, Arguments::Whole(_));
-        let is_repeated = is_whole || more.is_none_or(|more| more == self.arguments);
-        let has_other_id = self.id.is_some() && piece.id.is_some() && self.id != piece.id;
-        match &piece.name {
-            // Some servers give every piece an id of its own: a call has a name.
-            None if has_other_id => !is_over || is_repeated,
-            None => true,
-            Some(_) if has_other_id => false,
-            Some(_) if self.name.is_empty() => true,
-            Some(name) if is_over => is_repeated && *name == self.name,
-            Some(name) if *name == self.name => true,
-            // More of a name that came in pieces.
-            Some(_) => is_explicit && self.is_blank() && !self.is_named,
-        }
-    }
-
-    /// Whether the provider calls it so.
-    fn goes_by(&self, id: &str) -> bool {
-        [&self.id, &self.twin_id].into_iter().flatten().any(|known| known == id)
-    }
-
-    fn take_id(&mut self, id: Option<String>, is_all: bool) {
-        let Some(id) = id else { return };
-        match &mut self.id {
-            None => self.id = Some(id),
-            // Nothing but more of an id is the rest of one that came in pieces.
-            Some(known) if is_all && *known != id && self.arguments.is_empty() && !self.is_named => known.push_str(&id),
-            Some(_) => {}
-        }
-    }
-
-    fn take_name(&mut self, name: Option<String>) {
-        let Some(name) = name.filter(|name| *name != self.name) else { return };
-        if self.name.is_empty() || name.starts_with(&self.name) && self.is_blank() {
-            self.name = name;
-        } else if self.is_blank() && !self.is_named {
-            self.name.push_str(&name);
-        }
-    }
-
-    /// How many bytes were taken in.
-    fn take_arguments(&mut self, arguments: Arguments) -> usize {
-        match arguments {
-            Arguments::None => 0,
-            Arguments::More(piece) => {
-                let text = self.seam.join(piece);
-                if text.is_empty() || self.is_again(&text) {
-                    return 0;
-                }
-                if self.is_all_so_far(&text) {
-                    let from = self.arguments.len();
-                    self.append(&text[from..]);
-                    return text.len() - from;
-                }
-                let mut len = text.len();
-                if self.again > 0 {
-                    // It was no repetition after all.
-                    let again = self.arguments[..std::mem::take(&mut self.again)].to_owned();
-                    len += again.len();
-                    self.append(&again);
-                }
-                if self.sent == 0 && (self.is_start || self.is_blank()) && !is_blank(&text) {
-                    self.clear();
-                }
-                self.append(&text);
-                len
-            }
-            Arguments::Start(text) => {
-                if self.arguments.is_empty() && !is_blank(&text) {
-                    self.append(&text);
-                    self.is_start = true;
-                }
-                text.len()
-            }
-            Arguments::Whole(text) => {
-                self.again = 0;
-                let rest = self.seam.rest();
-                let known = text.get(..self.arguments.len()).is_some_and(|head| head == self.arguments);
-                if known {
-                    let from = self.arguments.len();
-                    self.append(&text[from..]);
-                } else if self.sent == 0 && !is_blank(&text) {
-                    self.clear();
-                    self.append(&text);
-                } else {
-                    // What was handed out cannot be taken back.
-                    self.append_half(rest);
-                }
-                self.is_start = false;
-                text.len()
-            }
-        }
-    }
-
-    /// Whether a piece has all of the arguments so far, as some servers send them again with each piece: it could stand behind
-    /// them in no JSON.
-    fn is_all_so_far(&self, text: &str) -> bool {
-        // Looked at last: it may go over all of them.
-        let may_nest = || !self.form.is_in_string() && self.arguments.trim_end().ends_with([':', '[', ',']);
-        text.starts_with(&self.arguments) && self.arguments.contains('"') && !self.form.is_whole() && !may_nest()
-    }
-
-    /// Whether a piece of its arguments, which are whole, is the next part of a repetition of them.
-    fn is_again(&mut self, text: &str) -> bool {
-        let is_whole = self.form.is_whole() && !self.is_start;
-        if is_whole && self.again == 0 && text == self.arguments {
-            return true;
-        }
-        let is_next = self.is_over() && self.arguments[self.again..].starts_with(text);
-        if is_next {
-            self.again = (self.again + text.len()) % self.arguments.len();
-        }
-        is_next
-    }
-
-    /// Appends what stands for half of a character that got no other half.
-    fn append_half(&mut self, rest: Option<char>) {
-        if let Some(rest) = rest {
-            self.append(rest.encode_utf8(&mut [0; 4]));
-        }
-    }
-
-    fn append(&mut self, text: &str) {
-        self.form.push(text);
-        self.arguments.push_str(text);
-    }
-
-    fn clear(&mut self) {
-        self.arguments.clear();
-        (self.same, self.again) = (0, 0);
-        self.form = Form::default();
-        self.is_start = false;
-    }
-
-    /// Whether the arguments say nothing so far.
-    fn is_blank(&self) -> bool {
-        self.form.is_blank()
-    }
-
-    /// Whether the arguments are whole, as far as can be seen.
-    fn is_over(&self) -> bool {
-        self.form.is_whole() && !self.is_blank() && !self.is_start
-    }
-
-    /// Whether its first piece can be handed out. Where a name may come in pieces, the arguments show that it is whole.
-    fn is_known(&self) -> bool {
-        let is_another = self.repeats.is_none();
-        is_another && self.id.is_some() && !self.name.is_empty() && (self.is_named || !self.is_blank())
-    }
-
-    /// Whether it is another one once more, and nothing else: that was whole with the same arguments.
-    fn is_repetition(&self) -> bool {
-        self.repeats.is_some() && self.is_over()
-    }
-
-    /// Hands out what was not handed out yet, with the next number if that is the first of it.
-    fn push(&mut self, next: &mut u32, out: &mut VecDeque<Chunk>) {
-        if self.repeats.is_some() {
-            return;
-        }
-        // What may be replaced is held back; at the end nothing is.
-        let is_held = self.sent == 0 && (self.is_start || self.is_blank() && !self.form.is_final());
-        let arguments = if is_held { String::new() } else { self.arguments[self.sent..].to_owned() };
-        if self.number.is_some() && arguments.is_empty() {
-            return;
-        }
-        self.sent += arguments.len();
-        let is_new = self.number.is_none();
-        let (id, name) = if is_new { (self.id.clone(), Some(self.name.clone())) } else { (None, None) };
-        let index = *self.number.get_or_insert(*next);
-        *next += u32::from(is_new);
-        out.push_back(Chunk::ToolCall(ToolCallDelta { index, id, name, arguments }));
-    }
 }
 
 fn too_many() -> ProviderError {

@@ -130,6 +130,7 @@ fn listed<F: Frames>(
         if so_far == Some(Progress::Ended) || !element.get().starts_with('{') {
             return Ok(());
         }
+        format.answer().begin_list();
         if format.whole(element, out)? {
             so_far = Some(Progress::Continues);
             return Ok::<(), ProviderError>(());
@@ -154,6 +155,7 @@ fn note_failure<T>(answer: &mut PartialAnswer, read: Result<T, ProviderError>) -
 
 impl<F: Frames> Translate for F {
     fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+        self.answer().begin_list();
         let read = match event.data.trim() {
             "" => Ok(Progress::Continues),
             "[DONE]" if Self::DONE_ENDS => self.answer().end(out).map(|()| Progress::Ended),

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::error::ProviderError;
 use crate::secret::Secret;
+use crate::text::base64;
 
 /// How long a proxy may take to say again why it refused.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,20 +156,6 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for index in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * index) & 63) as usize];
-            text.push(if index <= three.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
 }
 
 /// Whether the list of `NO_PROXY` names this address: `*`, a host with all below it, an address or a network, each with

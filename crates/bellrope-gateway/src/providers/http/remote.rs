@@ -73,7 +73,7 @@ impl Remote {
                 let mut notes = Notes::default();
                 (remote.write(&taken, &mut notes), notes, taken)
             };
-            let (written, noted, given_back) = apart(write).await.map_err(|fault| no_thread(&fault))?;
+            let (written, noted, given_back) = apart(write).await.map_err(no_thread)?;
             (*notes, *request) = (noted, given_back);
             written?
         } else {
@@ -131,7 +131,7 @@ impl Remote {
         let (body, hides_usage) = if request.body().len() > LONG {
             let (request, model) = (request.clone(), model.map(str::to_owned));
             let edit = move || request.body_for(model.as_deref(), knows_options, is_inventors);
-            apart(edit).await.map_err(|fault| no_thread(&fault))?
+            apart(edit).await.map_err(no_thread)?
         } else {
             request.body_for(model, knows_options, is_inventors)
         };
@@ -213,7 +213,7 @@ impl Remote {
         let post = if request.is_large(LARGE) {
             let remote = Arc::clone(self);
             let write = move || remote.kind.format().count(&request, remote.model_of(request.model.as_deref())?);
-            apart(write).await.map_err(|fault| no_thread(&fault))??
+            apart(write).await.map_err(no_thread)??
         } else {
             self.kind.format().count(&request, model)?
         };
@@ -238,7 +238,7 @@ impl Remote {
         let is_large = body.len() > LARGE;
         let (name, key) = (self.name.clone(), self.endpoint.secret().cloned());
         let read = move || formats::models_in(&body, &name, key);
-        if is_large { apart(read).await.map_err(|fault| no_thread(&fault))? } else { read() }
+        if is_large { apart(read).await.map_err(no_thread)? } else { read() }
     }
 
     pub(super) async fn probe(&self) -> Result<(), ProviderError> {

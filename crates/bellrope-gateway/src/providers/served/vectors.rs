@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::apart::{LARGE, apart};
+use crate::apart::{LARGE, apart, no_thread};
 use crate::error::{Excerpt, ProviderError};
 use crate::json;
 use crate::message::{EmbedRequest, EmbedResponse, WIRE_VERSION};
@@ -58,7 +58,7 @@ pub(super) async fn answered(answer: EmbedResponse, room: AnswerRoom) -> Result<
         let _room = room;
         written(&answer)
     });
-    written.await.unwrap_or_else(|reason| Err(ProviderError::NoRoom(Excerpt::new(&reason))))
+    written.await.map_err(no_thread)?
 }
 
 fn written(answer: &EmbedResponse) -> Result<Vec<u8>, ProviderError> {

@@ -3,7 +3,7 @@ use crate::message::ErrorInfo;
 use crate::testing::call;
 
 fn script(model: String, estimate: u64) -> Script {
-    let mut script = Script::new(model);
+    let mut script = Script::new(model, &[]);
     script.expect(estimate);
     script
 }
@@ -241,4 +241,25 @@ fn a_whole_answer_has_the_form_that_tools_know() {
     let whole: Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!(whole["content"], json!([{"type": "thinking", "thinking": "hm", "signature": ""}]));
     assert_eq!(whole["usage"]["input_tokens"], 9);
+}
+
+#[test]
+fn the_only_text_that_may_have_ended_an_answer_is_named() {
+    for (stops, reason, expected) in [
+        (&["END"][..], StopReason::StopSequence, json!("END")),
+        (&["END"], StopReason::EndTurn, Value::Null),
+        (&["END", "STOP"], StopReason::StopSequence, Value::Null),
+        (&[], StopReason::StopSequence, Value::Null),
+    ] {
+        let stops: Vec<_> = stops.iter().map(|stop| (*stop).to_owned()).collect();
+        let mut out = Vec::new();
+        let mut script = Script::new("m".into(), &stops);
+        script.chunk(Chunk::text("a"), &mut out);
+        script.chunk(done(reason), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(&format!("\"stop_sequence\":{expected}")), "{text}");
+        let response = serde_json::from_value(json!({"text": "a", "stop_reason": reason})).unwrap();
+        let whole = Script::new("m".into(), &stops).whole(response).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap()["stop_sequence"], expected);
+    }
 }

@@ -1,5 +1,6 @@
 //! What the events of an answer say of the calls in it, whatever the format.
 
+use super::form::Form;
 use crate::json::TextPiece;
 
 /// What one event says of a call.
@@ -40,4 +41,18 @@ pub(in crate::providers::formats) enum Arguments {
     Whole(String),
     /// All of their text, unless more comes: then that is all.
     Start(String),
+}
+
+impl Arguments {
+    /// Whether they are a whole object by themselves.
+    pub(super) fn is_whole(&self) -> bool {
+        let text = match self {
+            Self::None => return false,
+            Self::More(text) => text.as_str(),
+            Self::Whole(text) | Self::Start(text) => text,
+        };
+        let mut form = Form::default();
+        form.push(text);
+        form.is_whole()
+    }
 }

@@ -1,14 +1,23 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::ToolCallDelta;
 
 /// The calls that come of pieces: id, name and arguments, in the order in which they began. Checks on the way that each
 /// call has id and name in its first piece alone.
 fn calls(pieces: Vec<CallPiece>) -> Vec<(String, String, String)> {
+    in_lists(pieces.into_iter().map(|piece| vec![piece]).collect())
+}
+
+/// As [`calls`], of pieces some of which stand in one list.
+fn in_lists(lists: Vec<Vec<CallPiece>>) -> Vec<(String, String, String)> {
     let mut calls = Calls::default();
     let mut out = VecDeque::new();
-    for piece in pieces {
-        calls.take(piece, &mut out).unwrap();
+    for list in lists {
+        calls.begin_list();
+        for piece in list {
+            calls.take(piece, &mut out).unwrap();
+        }
     }
     calls.finish(AnswerHash::default(), &mut out);
     let mut found: Vec<(u32, (String, String, String))> = Vec::new();
@@ -220,9 +229,6 @@ fn a_whole_call_that_comes_once_more_under_its_id_is_one_wherever_it_stands() {
     pieces
         .extend(long.as_bytes().chunks(4).map(|bytes| piece(one.clone(), "", "", std::str::from_utf8(bytes).unwrap())));
     assert_eq!(calls(pieces).len(), 1);
-    // The entries of one list are several calls, whatever they say.
-    let list: Vec<_> = (0..3).map(|at| piece(Place::InList(at), "", "roll", "{}")).collect();
-    assert_eq!(calls(list).len(), 3);
     // Other arguments are another call, also where that is seen late.
     for cut in 0..b.len() {
         let pieces = vec![
@@ -234,6 +240,61 @@ fn a_whole_call_that_comes_once_more_under_its_id_is_one_wherever_it_stands() {
         let found: Vec<_> = found.iter().map(|(id, _, text)| (id == "t1", &**text)).collect();
         assert_eq!(found, [(true, a), (false, b)], "{cut}");
     }
+}
+
+#[test]
+fn the_entries_of_one_list_are_calls_of_their_own_and_what_comes_later_repeats_them() {
+    let a = r#"{"a":1}"#;
+    let at = |index: u64| Place::Index(index);
+    let in_list = |at: usize| Place::InList(at);
+    for (what, ids, places) in [
+        ("no ids", ["", ""], [in_list(0), in_list(1)]),
+        ("no ids at one index", ["", ""], [at(0), at(0)]),
+        ("one id", ["t1", "t1"], [in_list(0), in_list(1)]),
+        ("one id at two indices", ["t1", "t1"], [at(0), at(1)]),
+        ("one id at one index", ["t1", "t1"], [at(0), at(0)]),
+        ("one id and none", ["t1", ""], [in_list(0), in_list(1)]),
+    ] {
+        for arguments in ["{}", a] {
+            let list = || (0..2).map(|at| piece(places[at].clone(), ids[at], "roll", arguments)).collect::<Vec<_>>();
+            let found = in_lists(vec![list()]);
+            let texts: Vec<_> = found.iter().map(|(_, name, text)| (&**name, &**text)).collect();
+            assert_eq!(texts, [("roll", arguments); 2], "{what}");
+            assert_ne!(found[0].0, found[1].0, "{what}");
+            // The same list once more, as servers send it at the end, in which places may be others.
+            if places[0] != places[1] {
+                assert_eq!(in_lists(vec![list(), list()]), found, "{what}, again");
+            }
+        }
+    }
+    // Several pieces of one call in a list are that call.
+    for (first, second) in [("", a), (a, ""), ("{\"a\"", ":1}")] {
+        let found = in_lists(vec![[first, second].map(|text| piece(at(0), "t1", "read", text)).into()]);
+        assert_eq!(texts(&found), [["t1", "read", a]], "{first} {second}");
+    }
+    let nameless = vec![piece(at(0), "t1", "read", "{\"a\""), piece(at(0), "", "", ":1}")];
+    assert_eq!(texts(&in_lists(vec![nameless])), [["t1", "read", a]]);
+}
+
+#[test]
+fn what_repeats_a_call_and_is_left_out_is_told() {
+    let left_out = |pieces: Vec<CallPiece>| {
+        let (mut calls, mut out) = (Calls::default(), VecDeque::new());
+        for piece in pieces {
+            calls.begin_list();
+            calls.take(piece, &mut out).unwrap();
+        }
+        calls.finish(AnswerHash::default(), &mut out)
+    };
+    let (zero, one) = (Place::Index(0), Place::Index(1));
+    let first = || piece(zero.clone(), "t1", "read", "{\"a\":1}");
+    assert_eq!(left_out(vec![first()]), LeftOut::default());
+    assert_eq!(left_out(vec![first(), first()]), LeftOut::default(), "all of it once more, as servers do at the end");
+    for again in ["{\"a\":1}", "{\"a", ""] {
+        let left_out = left_out(vec![first(), piece(one.clone(), "t1", "read", again)]);
+        assert_eq!(left_out, LeftOut { repeated: true, nameless: false }, "{again}");
+    }
+    assert!(left_out(vec![piece(zero.clone(), "t1", "", "{}")]).nameless);
 }
 
 // Fault 71.

@@ -131,6 +131,8 @@ impl Translator {
     }
 
     fn message(&mut self, delta: &RawValue, is_again: bool, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        // What stands beside deltas repeats them.
+        self.answer.begin_list();
         let [calls, function_call] = message(&mut self.answer, delta, is_again, out)?;
         if let Some(calls) = calls {
             let is_list = each(calls, |at, call| self.call(at, call, out))?;

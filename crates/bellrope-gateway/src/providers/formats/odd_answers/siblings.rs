@@ -52,18 +52,34 @@ fn calls_with_one_id_or_one_place_are_told_apart_alike_in_all_formats() {
         let (response, blocks) = (format!("{response}\n{COMPLETED}"), format!("{blocks}\n{STOPPED}"));
         check_all(what, [&chat, &response, &blocks], expected);
     }
-    // A whole answer of the same.
-    let chat = format!(
-        r#"{{"choices":[{{"message":{{"tool_calls":[{0},{0}]}},"finish_reason":"tool_calls"}}]}}"#,
-        chat_call(0, "t1", A).trim_matches(['[', ']'])
-    );
-    assert_eq!(read::<chat_completions::Translator>(&chat), once);
-    let item = format!(r#"{{"type":"function_call","call_id":"t1","name":"read","arguments":"{A}"}}"#);
-    let response = format!(r#"{{"object":"response","status":"completed","output":[{item},{item}]}}"#);
-    assert_eq!(read::<responses::Translator>(&response), once);
-    let block = r#"{"type":"tool_use","id":"t1","name":"read","input":{"path":"a"}}"#;
-    let message = format!(r#"{{"type":"message","content":[{block},{block}],"stop_reason":"tool_use"}}"#);
-    assert_eq!(read::<messages::Translator>(&message), once);
+}
+
+#[test]
+fn the_entries_of_a_whole_answer_are_calls_of_their_own_in_every_format() {
+    for id in ["\"t1\"", "null"] {
+        let entry = format!(r#"{{"id":{id},"function":{{"name":"roll","arguments":"{A}"}}}}"#);
+        let item = format!(r#"{{"type":"function_call","call_id":{id},"name":"roll","arguments":"{A}"}}"#);
+        let block = format!(r#"{{"type":"tool_use","id":{id},"name":"roll","input":{{"path":"a"}}}}"#);
+        let answer = format!(r#"{{"message":{{"tool_calls":[{entry},{entry}]}},"finish_reason":"tool_calls"}}"#);
+        let chat = format!(r#"{{"choices":[{answer}]}}"#);
+        let response = format!(r#"{{"object":"response","status":"completed","output":[{item},{item}]}}"#);
+        let message = format!(r#"{{"type":"message","content":[{block},{block}],"stop_reason":"tool_use"}}"#);
+        for made in [
+            read::<chat_completions::Translator>(&chat),
+            read::<responses::Translator>(&response),
+            read::<messages::Translator>(&message),
+        ] {
+            let parts: Vec<_> = made.split(" | ").collect();
+            let [first, second, "done tool_use"] = parts[..] else { panic!("{made}") };
+            assert!(first != second && [first, second].iter().all(|call| call.contains(" roll {\"path\"")), "{made}");
+        }
+        // The list at the end of a stream repeats what came of it.
+        let events =
+            [0, 1].map(|at| format!(r#"{{"type":"response.output_item.done","output_index":{at},"item":{item}}}"#));
+        let completed = format!(r#"{{"type":"response.completed","response":{response}}}"#);
+        let (made, _) = told::<responses::Translator>(&format!("{}\n{completed}", events.join("\n")));
+        assert!(made.matches(" roll ").count() == 2, "{made}");
+    }
 }
 
 #[test]
@@ -154,6 +170,35 @@ fn what_the_end_of_a_response_says_beyond_its_pieces_is_handed_out() {
         .replace('\n', "");
     let events = format!("{}\n{other}\n{end}", delta("A"));
     assert_eq!(told::<responses::Translator>(&events).0, "text ABe | done end_turn");
+}
+
+#[test]
+fn every_whole_item_of_a_response_is_taken() {
+    let message = |text: &str| format!(r#"{{"type":"message","content":[{{"type":"output_text","text":"{text}"}}]}}"#);
+    let thought =
+        |text: &str| format!(r#"{{"type":"reasoning","summary":[{{"type":"summary_text","text":"{text}"}}]}}"#);
+    let call = format!(r#"{{"type":"function_call","call_id":"t1","name":"read","arguments":"{A}"}}"#);
+    let items = [thought("so"), message("Look: "), call, thought(" then"), message("done.")];
+    let response = format!(r#"{{"object":"response","status":"completed","output":[{}]}}"#, items.join(","));
+    let sorted = |made: &str| {
+        let all = |what: &str| {
+            let said = made.split(" | ").filter_map(|part| part.strip_prefix(what));
+            said.collect::<String>()
+        };
+        ["reasoning ", "text ", "call ", "done "].map(all)
+    };
+    let expected = ["so then", "Look: done.", r#"t1 read {"path":"a"}"#, "tool_use"];
+    assert_eq!(sorted(&read::<responses::Translator>(&response)), expected);
+    let completed = format!(r#"{{"type":"response.completed","response":{response}}}"#);
+    let events = items
+        .iter()
+        .enumerate()
+        .map(|(at, item)| format!(r#"{{"type":"response.output_item.done","output_index":{at},"item":{item}}}"#));
+    let events: Vec<_> = events.chain([completed.clone()]).collect();
+    for events in [events.join("\n"), completed] {
+        let (made, notes) = told::<responses::Translator>(&events);
+        assert_eq!((sorted(&made), notes.len()), (expected.map(str::to_owned), 0));
+    }
 }
 
 #[test]

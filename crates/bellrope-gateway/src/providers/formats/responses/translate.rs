@@ -44,6 +44,9 @@ pub struct Translator {
     answer: PartialAnswer,
     /// The parts that came in pieces, and what came of them, so that their repetition at the end says no more than what is missing.
     spoken: BTreeMap<Part, CameSoFar>,
+    /// What came of text and of reasoning in pieces, and what had come before the list of all items.
+    in_pieces: Came,
+    before_list: Option<Came>,
     /// Whether details of reasoning were handed out, and whether what comes now only repeats them.
     has_details: bool,
     is_again: bool,
@@ -64,6 +67,22 @@ struct CameSoFar {
     hasher: DefaultHasher,
     /// Whether it did not come as plain text, so that nothing can be said of it.
     is_odd: bool,
+}
+
+/// What has come of an answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Came {
+    text: bool,
+    reasoning: bool,
+}
+
+impl Came {
+    fn has(self, speech: Speech) -> bool {
+        match speech {
+            Speech::Text | Speech::Refusal => self.text,
+            Speech::Reasoning => self.reasoning,
+        }
+    }
 }
 
 /// What the whole text of a part has beyond what came of it.
@@ -131,6 +150,10 @@ impl Translator {
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
         let Some(said) = said.filter(|said| said.get() != "\"\"") else { return Ok(()) };
+        match speech {
+            Speech::Text | Speech::Refusal => self.in_pieces.text = true,
+            Speech::Reasoning => self.in_pieces.reasoning = true,
+        }
         self.mark(speech, at, said);
         content(&mut self.answer, said, speech, out)
     }
@@ -191,6 +214,34 @@ impl Translator {
         self.spoken.len() >= MAX_PARTS || parts(speech, at).iter().any(|part| self.spoken.contains_key(part))
     }
 
+    /// What has come so far.
+    fn came(&self) -> Came {
+        Came { text: self.answer.has_text(), reasoning: self.answer.has_reasoning() }
+    }
+
+    /// Takes in the text of a whole item, unless something of it may have come before. Whether it took it.
+    fn whole_item(
+        &mut self,
+        said: Option<&RawValue>,
+        speech: Speech,
+        at: Where<'_>,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<bool, ProviderError> {
+        let is_new = match self.before_list {
+            Some(before) => !before.has(speech),
+            None => !self.came().has(speech) || !self.in_pieces.has(speech) && !self.is_spoken(speech, at),
+        };
+        if let Some(said) = said.filter(|_| is_new) {
+            content(&mut self.answer, said, speech, out)?;
+            for part in parts(speech, at) {
+                if self.spoken.len() < MAX_PARTS {
+                    self.spoken.entry(part).or_default().is_odd = true;
+                }
+            }
+        }
+        Ok(is_new)
+    }
+
     /// Takes an item in as it begins or, `is_over`, as it is.
     fn item(
         &mut self,
@@ -218,15 +269,13 @@ impl Translator {
                 };
                 self.answer.call(piece, out)
             }
-            Some("message") if is_over && !self.answer.has_text() => {
-                said.map_or(Ok(()), |said| content(&mut self.answer, said, Speech::Text, out))
-            }
-            Some("message") if is_over => said.map_or(Ok(()), |said| self.rest(said, at, out)),
+            Some("message") if is_over => match self.whole_item(said, Speech::Text, at, out)? {
+                true => Ok(()),
+                false => said.map_or(Ok(()), |said| self.rest(said, at, out)),
+            },
             Some("reasoning") if is_over => {
                 let said = [summary, said].into_iter().flatten().find(|said| !is_nothing(said));
-                if let Some(said) = said.filter(|_| !self.answer.has_reasoning()) {
-                    content(&mut self.answer, said, Speech::Reasoning, out)?;
-                }
+                self.whole_item(said, Speech::Reasoning, at, out)?;
                 self.details(id, encrypted, out);
                 Ok(())
             }
@@ -266,6 +315,7 @@ impl Translator {
         self.answer.limit(most.and_then(count));
         if let Some(output) = output {
             self.is_again = self.has_details;
+            self.before_list = Some(self.came());
             each(output, |at, item| {
                 let index = serde_json::value::to_raw_value(&at).ok();
                 self.item(item, Where { output_index: index.as_deref(), ..Where::default() }, true, out)
