@@ -40,7 +40,7 @@ pub enum Phase {
     FirstByte,
     /// The next byte of the response.
     Idle,
-    /// The next piece of the answer, while only keep-alives came in.
+    /// The next piece of the answer, while nothing but its head and keep-alives came in.
     Event,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Phase {
             Self::Connect => "a connection",
             Self::FirstByte => "the head of the response",
             Self::Idle => "the next byte",
-            Self::Event => "the next piece of the answer, with nothing but keep-alives coming in",
+            Self::Event => "the next piece of the answer",
         })
     }
 }

@@ -110,6 +110,8 @@ impl Route {
         let mut is_fallback = request.from_tool.tried > 0;
         // The last one that could be asked, and why it failed. Whether its key is right, a tool learns of the provider that it asked.
         let mut failed: Option<(Arc<Upstream>, ProviderError)> = None;
+        // Why the one failed that was meant.
+        let mut meant = None;
         let mut upstreams = self.upstreams.into_iter();
         let mut next = upstreams.next();
         while let Some(upstream) = next {
@@ -135,7 +137,7 @@ impl Route {
                 // that was meant.
                 (Err(error), Some((_, before))) if is_last && is_of_request(&error) => {
                     warn_of_skipped(&upstream, &error);
-                    return Err(before);
+                    return Err(meant.unwrap_or(before));
                 }
                 (Err(error), before) if is_fallback && !is_last && is_of_request(&error) => {
                     let note = warn_of_skipped(&upstream, &error);
@@ -145,6 +147,7 @@ impl Route {
                 }
                 (outcome, _) if is_last => return outcome,
                 (Err(error), _) if error.may_pass_on(names_model) || is_fallback && error.is_of_tools_key() => {
+                    meant.get_or_insert_with(|| error.clone());
                     failed = Some((Arc::clone(&upstream), error.clone()));
                     error
                 }

@@ -47,8 +47,17 @@ struct Kept {
 struct CallKey {
     /// The hash of whose call it is, of its provider, and of its id.
     id: u64,
-    /// The hash of what the user said last before it.
+    /// The hash of where the conversation had come to before it.
     question: u64,
+}
+
+/// Where a conversation has come to.
+#[derive(Debug, Clone, Copy, Default, Hash)]
+struct Question {
+    /// The hash of what the user said last.
+    said: u64,
+    /// How many results of tools came since.
+    results: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +95,7 @@ fn length(json: Option<&Value>) -> usize {
     json.map_or(0, |json| DETAILS + json.to_string().len())
 }
 
-/// Who asked, and the hash of what the user said last.
+/// Who asked, and the hash of where the conversation has come to.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     asker: Asker,
@@ -171,10 +180,11 @@ impl Thoughts {
         self.keep(asked, provider, id, thought, bytes);
     }
 
-    /// Who asks, and what the user said last.
+    /// Who asks, and where the conversation has come to.
     pub(super) fn asked(&self, request: &ChatRequest) -> Asked {
-        let question = request.messages.iter().rev().find_map(|message| self.question(message));
-        Asked { asker: request.asker.clone(), question: question.unwrap_or_default() }
+        let mut question = Question::default();
+        request.messages.iter().for_each(|message| self.follow(&mut question, message));
+        Asked { asker: request.asker.clone(), question: self.0.hasher.hash_one(question) }
     }
 
     fn keep(&self, asked: &Asked, provider: &str, id: &str, thought: CallLead, bytes: usize) {
@@ -210,17 +220,17 @@ impl Thoughts {
     /// Puts what led to this provider's calls of a conversation before them, and what came with them to them, where the tool did
     /// not send it.
     pub(super) fn restore(&self, request: &mut ChatRequest, provider: &str) {
-        let mut question = 0;
+        let mut asked = Question::default();
         for message in &mut request.messages {
-            question = self.question(message).unwrap_or(question);
+            self.follow(&mut asked, message);
             let (Role::Assistant, Content::Parts(parts)) = (message.role, &mut message.content) else { continue };
             let has_thoughts = parts.iter().any(|part| matches!(part, Part::Reasoning { .. }));
             let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut led: Arc<[Part]> = Arc::default();
+            let (mut led, question): (Arc<[Part]>, _) = (Arc::default(), self.0.hasher.hash_one(asked));
             for part in &mut *parts {
                 let Part::ToolUse { id, extra_content, .. } = part else { continue };
                 let call = CallKey { id: self.hash(&request.asker, provider, id), question };
-                let Some(thought) = kept.lead_of(call) else { continue };
+                let Some(thought) = kept.lead_of(call, is_counted(id)) else { continue };
                 if extra_content.is_none() {
                     extra_content.clone_from(&thought.extra);
                 }
@@ -235,15 +245,17 @@ impl Thoughts {
         }
     }
 
-    /// What the user says in a message, if it is the user's: results of tools say nothing.
-    fn question(&self, message: &Message) -> Option<u64> {
-        match &message.content {
-            _ if message.role != Role::User => None,
-            Content::Text(text) => Some(self.0.hasher.hash_one([text].as_slice())),
-            Content::Parts(parts) => {
-                let texts: Vec<_> = parts.iter().filter_map(text_of).collect();
-                (!texts.is_empty()).then(|| self.0.hasher.hash_one(texts.as_slice()))
-            }
+    /// Takes the next message of a conversation in.
+    fn follow(&self, question: &mut Question, message: &Message) {
+        let texts: Vec<_> = match &message.content {
+            Content::Text(text) => vec![text],
+            Content::Parts(parts) => parts.iter().filter_map(text_of).collect(),
+        };
+        if message.role == Role::User && !texts.is_empty() {
+            *question = Question { said: self.0.hasher.hash_one(texts), results: 0 };
+        }
+        if let Content::Parts(parts) = &message.content {
+            question.results += parts.iter().filter(|part| matches!(part, Part::ToolResult { .. })).count();
         }
     }
 
@@ -251,6 +263,13 @@ impl Thoughts {
         // Tools of some formats are told another id, and send that.
         self.0.hasher.hash_one((asker.kind, asker.name(), provider, &*plain(id)))
     }
+}
+
+/// Whether a call's id looks as if its provider counts: `call_0`, `functions.look:12`.
+fn is_counted(id: &str) -> bool {
+    let name = id.trim_end_matches(|c: char| c.is_ascii_digit());
+    let digits = id.len() - name.len();
+    digits == id.len() || (1..=4).contains(&digits) && name.ends_with(['_', ':', '-', '.'])
 }
 
 fn text_of(part: &Part) -> Option<&String> {
@@ -261,11 +280,12 @@ fn text_of(part: &Part) -> Option<&String> {
 }
 
 impl Kept {
-    /// What led to a call. Tools change what was said before, so of an id that no other question has the question is not asked.
-    fn lead_of(&self, call: CallKey) -> Option<&CallLead> {
+    /// What led to a call. Tools change what was said before, so of an id that is drawn by lot, and that nothing else has, the
+    /// question is not asked.
+    fn lead_of(&self, call: CallKey, is_counted: bool) -> Option<&CallLead> {
         let exact = self.by_call.get(&call);
         let only = || {
-            let of_id = self.by_id.get(&call.id).filter(|of_id| !of_id.is_shared)?;
+            let of_id = self.by_id.get(&call.id).filter(|of_id| !is_counted && !of_id.is_shared)?;
             self.by_call.get(&CallKey { question: of_id.question, ..call })
         };
         exact.or_else(only).map(|(lead, _)| lead)
@@ -351,13 +371,35 @@ mod tests {
             extra: None,
         };
         thoughts.remember(&thoughts.asked(&conversation("a")), "p", "call_0", lead("of a"));
-        // The tool has changed what was said, and no other call has this id.
-        assert_eq!(thought_of("a, shortened").as_deref(), Some("of a"));
-        // One that led to nothing that is remembered counts, too.
+        // Its provider counts, so it may be that of any other conversation, of which nothing is remembered.
+        assert_eq!((thought_of("a").as_deref(), thought_of("a, shortened")), (Some("of a"), None));
         thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", CallLead::default());
         assert_eq!((thought_of("a").as_deref(), thought_of("b"), thought_of("c")), (Some("of a"), None, None));
         thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", lead("of b"));
         assert_eq!((thought_of("a").as_deref(), thought_of("b").as_deref()), (Some("of a"), Some("of b")));
+    }
+
+    #[test]
+    fn an_id_that_is_drawn_by_lot_is_enough_until_it_comes_again_elsewhere() {
+        let thoughts = Thoughts::default();
+        let at = |question| CallKey { id: 7, question };
+        let asked = |question| Asked { asker: Asker::default(), question };
+        let lead = |text: &str| CallLead {
+            parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
+            extra: None,
+        };
+        let id = "call_Zk3vYbQm1hT8";
+        let key = |question| CallKey { id: thoughts.hash(&Asker::default(), "p", id), ..at(question) };
+        let has = |question| thoughts.0.kept.lock().unwrap().lead_of(key(question), is_counted(id)).is_some();
+        thoughts.remember(&asked(1), "p", id, lead("a"));
+        assert!(has(1) && has(2), "the tool has changed what was said");
+        thoughts.remember(&asked(2), "p", id, CallLead::default());
+        assert!(has(1) && !has(2) && !has(3));
+        for (id, counted) in
+            [("call_0", true), ("functions.look:12", true), ("7", true), (id, false), ("toolu_01A09q90", false)]
+        {
+            assert_eq!(is_counted(id), counted, "{id}");
+        }
     }
 
     #[test]

@@ -152,20 +152,14 @@ impl ChatRequest {
         self.size(bytes) > bytes
     }
 
-    /// Bytes of its texts, as far as a quick look shows, which ends once there are more than `most`.
+    /// Bytes that it takes, as far as a quick look shows, which ends once there are more than `most`.
     pub(crate) fn size(&self, most: usize) -> usize {
         let mut size = 0_usize;
         let mut takes = |more: usize| {
             size = size.saturating_add(more + 64);
             size > most
         };
-        let of_tools = |tool: &Tool| {
-            let parameters = match &tool.parameters {
-                Value::Object(fields) => fields.len() * 1024,
-                _ => 0,
-            };
-            parameters + tool.description.as_ref().map_or(0, String::len)
-        };
+        let of_tools = |tool: &Tool| tree_size(&tool.parameters) + tool.description.as_ref().map_or(0, String::len);
         let _ = self.system.as_ref().is_some_and(|text| takes(text.len()))
             || self.tools.iter().any(|tool| takes(of_tools(tool)))
             || self.messages.iter().any(|message| match &message.content {
@@ -380,23 +374,25 @@ pub enum Part {
     },
 }
 
+/// Bytes that a tree takes, about: its texts, and what each value has beside them.
+fn tree_size(value: &Value) -> usize {
+    const VALUE: usize = 32;
+    VALUE
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(list) => list.iter().map(tree_size).sum(),
+            Value::Object(fields) => fields.iter().map(|(name, value)| 2 * VALUE + name.len() + tree_size(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
 impl Part {
-    /// Bytes of its texts, but for short ones.
+    /// Bytes of its texts and trees, but for short ones.
     fn text_len(&self) -> usize {
-        let signed = |details: &Value| {
-            details
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, value)| value.as_str())
-                .map(str::len)
-                .sum::<usize>()
-        };
         match self {
             Self::Text { text, .. } | Self::Image { url: text, .. } => text.len(),
-            Self::Reasoning { text, details } => text.len() + details.as_ref().map_or(0, signed),
-            Self::ToolUse { input: Value::String(text), .. } => text.len(),
-            Self::ToolUse { .. } => 256,
+            Self::Reasoning { text, details } => text.len() + details.as_ref().map_or(0, tree_size),
+            Self::ToolUse { input, .. } => tree_size(input),
             Self::ToolResult { content, images, .. } => content.len() + images.iter().map(String::len).sum::<usize>(),
         }
     }

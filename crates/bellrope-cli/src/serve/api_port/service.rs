@@ -203,7 +203,7 @@ impl Service {
         let body = self.with_items(format, owner, body, &room).await?;
         // A provider that was asked took it: that another one cannot says nothing of the request.
         let or_before = |fault: Fault| match &before {
-            Some(before) if fault.is_invalid_here() => before.clone().into(),
+            Some(before) if matches!(fault.status, 400 | 413 | 422) => before.clone().into(),
             _ => fault,
         };
         let asked = read_body(&gateway, body, move |body, names| format.read(body, names)).await;

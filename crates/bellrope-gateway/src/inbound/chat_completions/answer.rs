@@ -106,6 +106,10 @@ impl AnswerWriter for Script {
         self.counted.expect(input_tokens);
     }
 
+    fn held(&self) -> usize {
+        self.in_turn.held()
+    }
+
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         self.counted.take_whole(&response);
         self.heading.whole(response, self.counted.said().as_ref())

@@ -11,6 +11,9 @@ use crate::message::ToolCallDelta;
 /// The most bytes of arguments that are held. Beyond that pieces go out as they come.
 const MAX_HELD: usize = 1024 * 1024;
 
+/// What a piece takes beside its arguments, at the most.
+const CALL: usize = 64;
+
 /// The most calls that are held.
 const MAX_CALLS: usize = 256;
 
@@ -56,11 +59,17 @@ impl InTurn {
     pub(super) fn admit_extra(&mut self, index: u32, extra: Value) -> Option<Value> {
         match self.held.iter_mut().find(|held| held.delta.index == index) {
             Some(held) => {
+                self.held_bytes += extra.to_string().len();
                 held.extra = Some(extra);
                 None
             }
             None => Some(extra),
         }
+    }
+
+    /// How many bytes are held.
+    pub(super) fn held(&self) -> usize {
+        self.held_bytes
     }
 
     /// The next call that was held and whose turn has come. `is_over`: nothing more comes of the one before.
@@ -70,7 +79,9 @@ impl InTurn {
             return None;
         }
         let held = self.held.pop_front()?;
-        self.held_bytes -= held.delta.arguments.len();
+        if self.held.is_empty() {
+            self.held_bytes = 0;
+        }
         self.open(&held.delta);
         Some(held)
     }
@@ -82,7 +93,7 @@ impl InTurn {
     }
 
     fn hold(&mut self, delta: ToolCallDelta) {
-        self.held_bytes += delta.arguments.len();
+        self.held_bytes += delta.arguments.len() + CALL;
         match self.held.iter_mut().find(|held| held.delta.index == delta.index) {
             Some(held) => held.delta.arguments.push_str(&delta.arguments),
             None => self.held.push_back(HeldCall { delta, extra: None }),

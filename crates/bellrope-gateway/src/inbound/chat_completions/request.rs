@@ -72,6 +72,8 @@ const MESSAGE: Known = Fields(&[
         ]),
     ),
     ("tool_call_id", All),
+    ("name", All),
+    ("tool_name", All),
     ("reasoning_content", All),
     ("reasoning", All),
     ("reasoning_details", All),
@@ -107,6 +109,10 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
     let (provider, asked) = route(&model, providers);
     let mut tools = wire.tools.unwrap_or_default().into_iter().map(tool).collect::<Result<_, _>>()?;
     let tool_choice = wire.tool_choice.as_ref().map(|choice| tool_choice(choice, &mut tools)).transpose()?;
+    let mut notes = unknown(body, KNOWN);
+    if wire.messages.iter().any(WireMessage::names_somebody) {
+        notes.push(NAME_LEFT_OUT.to_owned());
+    }
     let chat = ChatRequest {
         provider,
         model: asked,
@@ -130,7 +136,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
         parallel_tool_calls: wire.parallel_tool_calls,
         response_format: wire.response_format,
         service_tier: wire.service_tier,
-        notes: unknown(body, KNOWN),
+        notes,
         ..ChatRequest::default()
     };
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage());
@@ -287,12 +293,26 @@ struct OfferedFunction {
     strict: Option<bool>,
 }
 
+/// Only of a result the name of its tool is of use.
+const NAME_LEFT_OUT: &str = "`messages.name` was left out: no such field is known here";
+
+impl WireMessage {
+    fn is_result(&self) -> bool {
+        matches!(&*self.role, "tool" | "function")
+    }
+
+    /// Whether it says who speaks, for which no format has a place.
+    fn names_somebody(&self) -> bool {
+        !self.is_result() && !(self.name.is_null() && self.tool_name.is_null())
+    }
+}
+
 fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Fault> {
     let mut messages = Vec::with_capacity(wire.len());
     for mut wire in wire {
         if wire.tool_call_id.as_ref().is_none_or(String::is_empty)
             && let Some(name) = wire.name.as_str().or_else(|| wire.tool_name.as_str())
-            && matches!(&*wire.role, "tool" | "function")
+            && wire.is_result()
         {
             wire.tool_call_id = call_of(name, &mut messages);
         }

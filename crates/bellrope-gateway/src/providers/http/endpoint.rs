@@ -406,8 +406,9 @@ impl Endpoint {
     pub(super) async fn first_bytes(&self, response: &mut Response) -> Result<Vec<u8>, ProviderError> {
         let mut begun = Vec::new();
         while matches!(look(&begun), Look::Blank | Look::Unclear) && begun.len() < MAX_ERROR_BODY {
-            match timeout(self.timeouts.silence(false), response.chunk()).await {
-                Err(_) => return Err(self.timeouts.silent(false)),
+            let has_begun = matches!(look(&begun), Look::Unclear);
+            match timeout(self.timeouts.silence(has_begun), response.chunk()).await {
+                Err(_) => return Err(self.timeouts.silent(has_begun)),
                 Ok(Ok(Some(bytes))) => begun.extend_from_slice(&bytes),
                 Ok(Ok(None) | Err(_)) => break,
             }

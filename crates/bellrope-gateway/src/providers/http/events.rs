@@ -89,7 +89,11 @@ impl EventStream {
             if since.elapsed() > event {
                 return Err(ProviderError::TimedOut { phase: Phase::Event, after: event });
             }
-            match timeout(self.timeouts.silence(has_begun), self.response.chunk()).await {
+            let has_begun = has_begun || matches!(&self.body, Body::Document(json) if !json.is_empty());
+            // Before something of the answer has come the time is one for all, whatever keep-alives come.
+            let gone = if has_begun { Duration::ZERO } else { since.elapsed() };
+            let left = self.timeouts.silence(has_begun).saturating_sub(gone);
+            match timeout(left, self.response.chunk()).await {
                 Ok(Ok(Some(bytes))) => self.input = bytes,
                 Ok(Ok(None)) => match mem::replace(&mut self.body, Body::Events) {
                     Body::Document(json) => return Ok(Next::Document(String::from_utf8_lossy(&json).into_owned())),

@@ -209,8 +209,8 @@ async fn whole(
 ) -> Result<Passed, PassError> {
     let timeouts = endpoint.timeouts();
     loop {
-        match timeout(timeouts.silence(false), response.chunk()).await {
-            Err(_) => return Err(timeouts.silent(false).into()),
+        match timeout(timeouts.silence(!body.is_empty()), response.chunk()).await {
+            Err(_) => return Err(timeouts.silent(!body.is_empty()).into()),
             Ok(Err(error)) => return Err(ProviderError::Truncated { reason: root_cause(&error) }.into()),
             Ok(Ok(None)) => break,
             Ok(Ok(Some(bytes))) if bytes.len() > MAX_ANSWER.saturating_sub(body.len()) => {
@@ -409,7 +409,9 @@ impl Passing {
         }
         let begun = std::mem::take(&mut self.begun);
         let read = if begun.is_empty() {
-            let until = rest_until.unwrap_or_else(|| Instant::now() + silence);
+            // Before something of the answer has come the time is one for all, whatever keep-alives come.
+            let from = if self.has_piece { Instant::now() } else { self.since };
+            let until = rest_until.unwrap_or(from + silence);
             let (end, mut reading) = (&self.end, pin!(timeout_at(until, response.chunk())));
             let mut read = poll_fn(|context| match end.has_come() {
                 true => Poll::Ready(None),

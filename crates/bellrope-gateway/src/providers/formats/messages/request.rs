@@ -230,7 +230,8 @@ impl Conversation {
     }
 
     fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) -> Result<(), ProviderError> {
-        let mut said = Vec::new();
+        // Calls stand last: a text or a thought behind them is refused.
+        let (mut said, mut called) = (Vec::new(), Vec::new());
         for run in spoken.runs() {
             match run {
                 Run::Reasoning(reasoning) => {
@@ -239,12 +240,12 @@ impl Conversation {
                 Run::Said(parts) => said.extend(blocks(parts, notes)?.into_iter().map(Block::Plain)),
                 Run::Calls(calls) => {
                     for call in calls {
-                        said.push(self.call(call, notes)?);
+                        called.push(self.call(call, notes)?);
                     }
                 }
             }
         }
-        self.turn(Role::Assistant).rest.extend(said);
+        self.turn(Role::Assistant).rest.extend(said.into_iter().chain(called));
         for call in &spoken.calls {
             let Some(output) = &call.output else { continue };
             let result = result(&call.id, output, notes)?;
@@ -488,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_keeps_the_order_in_which_the_model_said_it() {
+    fn a_turn_keeps_the_order_in_which_the_model_said_it_with_its_calls_behind_it() {
         let thought = |text: &str| json!({"type": "reasoning", "text": text, "details": {"signature": "s"}});
         let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "f"});
         let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": "r"});
@@ -506,7 +507,7 @@ mod tests {
         let words = |at: usize| messages[at]["content"].as_array().unwrap().iter().map(word).collect::<Vec<_>>();
         assert_eq!(
             (words(1), words(2)),
-            (["t1", "A", "a", "t2", "B", "b"].map(String::from).to_vec(), ["a", "b"].map(String::from).to_vec())
+            (["t1", "A", "t2", "B", "a", "b"].map(String::from).to_vec(), ["a", "b"].map(String::from).to_vec())
         );
     }
 
