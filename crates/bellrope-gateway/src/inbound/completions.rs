@@ -13,7 +13,7 @@ use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused, un
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
 
 /// The fields that are passed on, or refused.
-const KNOWN: Known = Fields(&[
+pub(super) const KNOWN: Known = Fields(&[
     ("model", All),
     ("prompt", All),
     ("suffix", All),
