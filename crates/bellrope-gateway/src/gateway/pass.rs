@@ -10,13 +10,13 @@ use tracing::warn;
 
 use super::answer_stream::log;
 use super::core::Gateway;
-use super::leave::somebody;
 use super::notices::Notices;
+use super::permit::somebody;
 use super::route::passed_on;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
     HeaderPairs, Mark, PassEnd, PassError, PassFormat, PassPiece, PassRequest, PassStream, Passed, PassedBody, Refusal,
@@ -134,7 +134,7 @@ impl Gateway {
             match (&next, kept) {
                 (Some(next), Some(kept)) => {
                     let (from, to) = (upstream.provider.name(), next.provider.name());
-                    if lines::OF_PROVIDERS.may_come() {
+                    if log_limit::OF_PROVIDERS.may_come() {
                         warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
                     }
                     upstream.count_passed_on();
@@ -177,11 +177,11 @@ impl Upstream {
                 PassedBody::Stream(_) => Err(silent().into()),
             });
         }
-        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
+        let permit = self.admit_to(somebody(&request.asker), &mut account)?;
         request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.pass(request).await;
-        leave.settle(outcome.as_ref().err().map(|failed| &failed.error));
+        permit.settle(outcome.as_ref().err().map(|failed| &failed.error));
         let Passed { status, headers, body } = match outcome {
             Ok(passed) => passed,
             Err(PassError { error, refusal }) => return Err(PassError { error: running.fail(error), refusal }),

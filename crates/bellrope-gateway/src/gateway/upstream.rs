@@ -7,7 +7,7 @@ use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Rejected}
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::leave::{Leave, now, somebody};
+use super::permit::{ProviderPermit, now, somebody};
 use super::stats::{ProviderSnapshot, Stats};
 use super::vectors::looked_at;
 use crate::account::{Account, Books, Intent, Opened};
@@ -17,7 +17,7 @@ use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::inbound::estimate_tokens_of;
 use crate::input_tokens::InputTokens;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{AnsweredBy, ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
 use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
@@ -133,7 +133,7 @@ impl Upstream {
             TakesKey::OfTool { is_its_format: true } => return None,
         };
         let name = self.provider.name();
-        if lines::OF_CALLERS.may_come() {
+        if log_limit::OF_CALLERS.may_come() {
             warn!(target: TARGET, provider = name, "a fallback is skipped: no key of a tool {why}");
         }
         Some(format!("the fallback `{name}` was skipped: it takes the tool's own key, and none {why}"))
@@ -159,8 +159,8 @@ impl Upstream {
         ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
     }
 
-    /// Leave to ask the provider once.
-    fn admit(&self, caller: Caller) -> Result<Leave<'_>, ProviderError> {
+    /// A permit to ask the provider once.
+    fn admit(&self, caller: Caller) -> Result<ProviderPermit<'_>, ProviderError> {
         let now = now();
         let is_probe = self.breaker.as_ref().is_some_and(|breaker| breaker.state(now) != BreakerState::Closed);
         // The breaker first: what it refuses takes no token.
@@ -181,11 +181,15 @@ impl Upstream {
                 provider,
             });
         }
-        Ok(Leave { permit, caller, is_probe })
+        Ok(ProviderPermit { permit, caller, is_probe })
     }
 
     /// As [`Self::admit`], for a request in the books.
-    pub(super) fn admit_to(&self, caller: Caller, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
+    pub(super) fn admit_to(
+        &self,
+        caller: Caller,
+        account: &mut Option<Account>,
+    ) -> Result<ProviderPermit<'_>, ProviderError> {
         self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
@@ -292,14 +296,14 @@ impl Upstream {
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
         let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
-        let leave = self.admit_to(caller, &mut account)?;
+        let permit = self.admit_to(caller, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let texts = request.texts;
         let outcome = match self.provider.embed(request).await {
             Ok(answer) => looked_at(answer, texts).await,
             Err(error) => Err(error),
         };
-        leave.settle(outcome.as_ref().err());
+        permit.settle(outcome.as_ref().err());
         match outcome {
             Ok((answer, usage)) => {
                 if let Some(usage) = usage {
@@ -321,9 +325,9 @@ impl Upstream {
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
         let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
-        let leave = self.admit_to(caller, &mut account)?;
+        let permit = self.admit_to(caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
-        leave.settle(outcome.as_ref().err());
+        permit.settle(outcome.as_ref().err());
         outcome
     }
 }
