@@ -17,11 +17,11 @@
 mod answer_stream;
 mod answers;
 mod core;
+mod leave;
 mod live;
 mod notices;
 mod origins;
 mod pass;
-mod permit;
 mod route;
 mod settings;
 mod stats;

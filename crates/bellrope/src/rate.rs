@@ -87,24 +87,6 @@ impl Throttle {
     }
 }
 
-#[cfg(feature = "server")]
-impl Throttle {
-    /// Whether a whole burst may come now: all that is known of it is what was left out.
-    pub(crate) fn is_paid(&self, now: Instant) -> bool {
-        self.debt.is_none_or(|debt| debt.is_paid(now))
-    }
-
-    /// Counts so many more as left out.
-    pub(crate) fn leave_out(&mut self, more: u64) {
-        self.left_out += more;
-    }
-
-    /// How many were left out since the last one that came.
-    pub(crate) fn left_out(&self) -> u64 {
-        self.left_out
-    }
-}
-
 /// What one party owes: the moment at which everything will have been paid off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Debt(Instant);

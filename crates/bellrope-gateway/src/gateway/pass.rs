@@ -10,8 +10,8 @@ use tracing::warn;
 
 use super::answer_stream::log;
 use super::core::Gateway;
+use super::leave::somebody;
 use super::notices::Notices;
-use super::permit::somebody;
 use super::route::passed_on;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
@@ -177,11 +177,11 @@ impl Upstream {
                 PassedBody::Stream(_) => Err(silent().into()),
             });
         }
-        let permit = self.admit_to(somebody(&request.asker), &mut account)?;
+        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
         request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.pass(request).await;
-        permit.settle(outcome.as_ref().err().map(|failed| &failed.error));
+        leave.settle(outcome.as_ref().err().map(|failed| &failed.error));
         let Passed { status, headers, body } = match outcome {
             Ok(passed) => passed,
             Err(PassError { error, refusal }) => return Err(PassError { error: running.fail(error), refusal }),

@@ -7,7 +7,7 @@ use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Rejected}
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::permit::{ProviderPermit, now, somebody};
+use super::leave::{Leave, now, somebody};
 use super::stats::{ProviderSnapshot, Stats};
 use super::vectors::looked_at;
 use crate::account::{Account, Books, Intent, Opened};
@@ -159,8 +159,8 @@ impl Upstream {
         ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
     }
 
-    /// A permit to ask the provider once.
-    fn admit(&self, caller: Caller) -> Result<ProviderPermit<'_>, ProviderError> {
+    /// Leave to ask the provider once.
+    fn admit(&self, caller: Caller) -> Result<Leave<'_>, ProviderError> {
         let now = now();
         let is_probe = self.breaker.as_ref().is_some_and(|breaker| breaker.state(now) != BreakerState::Closed);
         // The breaker first: what it refuses takes no token.
@@ -181,15 +181,11 @@ impl Upstream {
                 provider,
             });
         }
-        Ok(ProviderPermit { permit, caller, is_probe })
+        Ok(Leave { permit, caller, is_probe })
     }
 
     /// As [`Self::admit`], for a request in the books.
-    pub(super) fn admit_to(
-        &self,
-        caller: Caller,
-        account: &mut Option<Account>,
-    ) -> Result<ProviderPermit<'_>, ProviderError> {
+    pub(super) fn admit_to(&self, caller: Caller, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
         self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
@@ -296,14 +292,14 @@ impl Upstream {
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
         let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
-        let permit = self.admit_to(caller, &mut account)?;
+        let leave = self.admit_to(caller, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let texts = request.texts;
         let outcome = match self.provider.embed(request).await {
             Ok(answer) => looked_at(answer, texts).await,
             Err(error) => Err(error),
         };
-        permit.settle(outcome.as_ref().err());
+        leave.settle(outcome.as_ref().err());
         match outcome {
             Ok((answer, usage)) => {
                 if let Some(usage) = usage {
@@ -325,9 +321,9 @@ impl Upstream {
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
         let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
-        let permit = self.admit_to(caller, &mut account)?;
+        let leave = self.admit_to(caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
-        permit.settle(outcome.as_ref().err());
+        leave.settle(outcome.as_ref().err());
         outcome
     }
 }

@@ -5,13 +5,16 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use crate::rate::{Rate, Throttle};
+use crate::rate::{Debt, Rate};
 
-/// Lines about one process.
-const RATE: Rate = Rate::LOG_LINES;
+/// Lines about one process that may come at once.
+const BURST: u32 = 50;
+/// How soon one more may come after that.
+const REFILL: Duration = Duration::from_millis(200);
+const RATE: Rate = Rate { burst: BURST, period: REFILL };
 /// Processes that are told apart; all others share one bucket.
 const PROCESSES: usize = 256;
 /// What those that share have for a process id.
@@ -19,7 +22,14 @@ const SHARED: i32 = 0;
 
 /// The buckets of all clients that something was logged about lately.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<HashMap<i32, Throttle>>);
+pub(crate) struct LogLimit(Mutex<HashMap<i32, Bucket>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    debt: Debt,
+    /// Lines left out since the last one that came.
+    left_out: u64,
+}
 
 impl LogLimit {
     /// Whether a line about this process may come now; if so, how many were left out before it.
@@ -30,29 +40,31 @@ impl LogLimit {
             // A full bucket says no more than none, but for what was left out: those that share one tell it.
             let mut left_out = 0;
             buckets.retain(|_, bucket| {
-                let stays = !bucket.is_paid(now);
-                left_out += if stays { 0 } else { bucket.left_out() };
+                let stays = !bucket.debt.is_paid(now);
+                left_out += if stays { 0 } else { bucket.left_out };
                 stays
             });
             if left_out > 0 {
-                buckets.entry(SHARED).or_default().leave_out(left_out);
+                buckets.entry(SHARED).or_insert(Bucket { debt: Debt::none(now), left_out: 0 }).left_out += left_out;
             }
             if buckets.len() >= PROCESSES {
                 pid = SHARED;
             }
         }
-        buckets.entry(pid).or_default().admits(RATE, now)
+        let bucket = buckets.entry(pid).or_insert(Bucket { debt: Debt::none(now), left_out: 0 });
+        match bucket.debt.take(RATE, now) {
+            Ok(()) => Some(std::mem::take(&mut bucket.left_out)),
+            Err(_) => {
+                bucket.left_out += 1;
+                None
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    const BURST: u32 = RATE.burst;
-    const REFILL: Duration = RATE.period;
 
     // Fault 48.
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::{
     breaker::Breaker,
-    rate::{Rate, Throttle},
+    rate::{Debt, Rate},
     status::{BREAKER, BreakerAction, BreakerRequest, BreakerRow, Breakers, Metrics, OPERATOR, STATS},
 };
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
-/// Lines about breakers that were steered. Anybody may steer them without end.
-const LINES: Rate = Rate::LOG_LINES;
+/// Lines about breakers that were steered: so many at once, and then one in so long. Anybody may steer them without end.
+const LINES: Rate = Rate { burst: 50, period: Duration::from_millis(200) };
 
 /// What the handlers know of the server, once there is one.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub(crate) struct Operator(Arc<OnceLock<Arc<Metrics>>>);
 
 impl Operator {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let (stats, breaker, lines) = (self.clone(), self.clone(), Mutex::new(Throttle::new()));
+        let (stats, breaker, lines) = (self.clone(), self.clone(), Mutex::new((Debt::none(Instant::now()), 0)));
         registry.add(
             STATS,
             Handler::UnaryAsync(Box::new(move |_| {
@@ -90,10 +90,14 @@ fn steer(metrics: &Metrics, request: &BreakerRequest, steered: impl FnOnce(&str)
 }
 
 /// Logs who steered a breaker, or counts what is left out.
-fn log(name: &str, request: &BreakerRequest, connection: u64, lines: &mut Throttle) {
-    let Some(left_out) = lines.admits(LINES, Instant::now()) else { return };
-    if left_out > 0 {
-        tracing::warn!(target: TARGET, left_out, "lines about steered breakers were left out");
+fn log(name: &str, request: &BreakerRequest, connection: u64, (debt, left_out): &mut (Debt, u64)) {
+    if debt.take(LINES, Instant::now()).is_err() {
+        *left_out += 1;
+        return;
+    }
+    if *left_out > 0 {
+        tracing::warn!(target: TARGET, left_out = *left_out, "lines about steered breakers were left out");
+        *left_out = 0;
     }
     let action = &request.action;
     tracing::warn!(target: TARGET, connection, message_type = name, ?action, "a breaker was steered by hand");

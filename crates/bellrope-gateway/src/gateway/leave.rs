@@ -1,4 +1,4 @@
-//! The permit to ask a provider, and what its breaker is told of how that went.
+//! Leave to ask a provider, and what its breaker is told of how that went.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -10,15 +10,15 @@ use bellrope::breaker::{Breaker, Caller, Permit};
 use crate::asker::{Asker, AskerKind};
 use crate::error::{Failing, ProviderError};
 
-/// A permit to ask a provider once.
-pub(super) struct ProviderPermit<'a> {
+/// Leave to ask a provider once.
+pub(super) struct Leave<'a> {
     pub(super) permit: Option<Permit<&'a Breaker>>,
     pub(super) caller: Caller,
     /// Whether the breaker is not closed: then it is to be seen whether the provider is well for everybody.
     pub(super) is_probe: bool,
 }
 
-impl ProviderPermit<'_> {
+impl Leave<'_> {
     /// Tells the breaker how it went.
     pub(super) fn settle(self, failed: Option<&ProviderError>) {
         let Self { permit: Some(permit), caller, is_probe } = self else { return };
