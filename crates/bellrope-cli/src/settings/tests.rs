@@ -90,6 +90,7 @@ fn what_is_absent_by_default_is_set_by_a_flag_and_by_a_variable_as_by_the_file()
             schema::Known::Leaf(schema::Kind::Number { .. }) => "1",
             schema::Known::Leaf(schema::Kind::Switch) => "true",
             schema::Known::Leaf(schema::Kind::Text) => "x",
+            schema::Known::Section => continue,
             known => panic!("{key:?} is {known:?}"),
         };
         let variable = format!("BELLROPE_{}", key.join("__").to_ascii_uppercase());
