@@ -99,7 +99,7 @@ def hostile_text_stays_text(browser, pictures):
     check("elements made of text", browser.value("document.querySelectorAll('img, td b, header b').length"), 0)
     check("scripts that ran", browser.value("document.body.dataset.pwned"), None)
     check("status", browser.value(TEXT.format("status")), "wedged")
-    alarm = "A circuit breaker is open, and calls are turned away: <img"
+    alarm = "A circuit breaker is open, and calls are rejected: <img"
     check("alarm", browser.value(TEXT.format("alarm"))[:len(alarm)], alarm)
     check("the alarm is shown", browser.value("document.getElementById('alarm').hidden"), False)
     check("breakers", [row[1:] for row in browser.value(ROWS.format("breakers"))],

@@ -18,8 +18,11 @@ export interface Signal {
 }
 
 export interface CallOptions {
-  /** Milliseconds for the whole call, streams included. Then it ends as DeadlineExceeded. */
-  timeout?: number | undefined;
+  /**
+   * Milliseconds for the whole call, streams included. Then it ends as DeadlineExceeded. Without `timeout` and `deadline` a
+   * call has the client's `callTimeout`, and a stream has no deadline; `null` or Infinity: none.
+   */
+  timeout?: number | null | undefined;
   /** The same as a moment: a Date or its milliseconds. With both, the earlier one counts. */
   deadline?: Date | number | undefined;
   /** Ends the call as Cancelled when it fires. Any number of calls may share a signal. */
@@ -37,6 +40,8 @@ export interface ConnectOptions {
   connectTimeout?: number | undefined;
   /** Milliseconds that a call waits while there is no connection. 1,000 if absent. */
   reconnectTimeout?: number | undefined;
+  /** Milliseconds for each call that names no time; streams have none. 30,000 if absent; `null` or Infinity: none. */
+  callTimeout?: number | null | undefined;
   /** Bytes of the largest message in either direction, if that is to be less than the server allows. */
   maxMessage?: number | undefined;
   /** Whether the socket must lie where only this user or root can put one, which is checked if this is absent. */

@@ -17,3 +17,4 @@ mod metadata;
 pub mod names;
 pub mod promises;
 pub mod sources;
+pub mod wording;

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use xtask::{
     api, arrows, budgets, circles, dependencies, durations, examples, faults, found::Found, lengths, links, names,
-    promises,
+    promises, wording,
 };
 
 const HELP: &str = "\
@@ -52,6 +52,8 @@ enum Command {
     Lengths,
     /// Types that more than one file may name have names of their own.
     Names,
+    /// Words that comments, documents and tests do not have.
+    Wording,
     /// The public paths of the libraries are those of docs/api.txt.
     Api(ApiArgs),
     /// Each method of `bellrope` is shown in an example.
@@ -114,7 +116,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let root = &cli.root;
     match &cli.command {
         Command::Check => {
-            let checks: [(&str, Check); 12] = [
+            let checks: [(&str, Check); 13] = [
                 ("circles", circles::check),
                 ("arrows", arrows::check),
                 ("promises", promises::check),
@@ -123,6 +125,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
                 ("links", links::check),
                 ("lengths", lengths::check),
                 ("names", names::check),
+                ("wording", wording::check),
                 ("api", api::check),
                 ("examples", examples::check),
                 ("durations", durations::check),
@@ -149,6 +152,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Links => tell("links", &links::check(root)?),
         Command::Lengths => tell("lengths", &lengths::check(root)?),
         Command::Names => tell("names", &names::check(root)?),
+        Command::Wording => tell("wording", &wording::check(root)?),
         Command::Api(ApiArgs { write }) => {
             if *write {
                 api::write(root)?;

@@ -27,6 +27,8 @@ export class Call {
   deadlineUs = 0;
   #signal;
   #timer = null;
+  /** The client's time for a call whose caller has named none, in milliseconds, or 0. */
+  #usual = 0;
 
   /** `method` is what the caller knows of a typed method, else null. */
   constructor(style, name, payload, options, method) {
@@ -36,6 +38,13 @@ export class Call {
     this.payload = payload;
     this.#signal = options?.signal ?? null;
     if (options != null) this.deadlineUs = deadlineOf(options);
+  }
+
+  /** Gives the call the client's time for calls, unless its caller has named a time, if only `null`. */
+  within(milliseconds, options) {
+    if (milliseconds === Infinity || options?.timeout !== undefined || options?.deadline !== undefined) return;
+    this.#usual = milliseconds;
+    this.deadlineUs = nowUs() + milliseconds * 1e3;
   }
 
   /** Starts the clock and listens to the signal. Ends the call at once if it is too late for either. */
@@ -78,8 +87,10 @@ export class Call {
   // Timers may be early by a millisecond, and cannot be set for more than 24 days: so look at the clock again.
   #watch() {
     const left = this.deadlineUs - nowUs();
-    if (left <= 0) return this.abandon(new DeadlineExceeded('the deadline passed'));
+    if (left <= 0) return this.abandon(new DeadlineExceeded(this.#usual === 0 ? 'the deadline passed' : `no answer within ${this.#usual} ms, the client's callTimeout`));
     this.#timer = setTimeout(() => this.#watch(), Math.min(Math.ceil(left / 1e3), MAX_TIMER_MS));
+    // The client keeps the program running, or not. Only a time that the caller has named does so by itself.
+    if (this.#usual !== 0) this.#timer.unref();
   }
 }
 
@@ -103,7 +114,7 @@ export class Answered extends Call {
 
 function deadlineOf({ timeout, deadline }) {
   let us = Infinity;
-  if (timeout !== undefined) {
+  if (timeout !== undefined && timeout !== null) {
     if (typeof timeout !== 'number' || !(timeout >= 0)) throw new TypeError(`timeout must be milliseconds, not ${String(timeout)}`);
     us = nowUs() + timeout * 1e3;
   }

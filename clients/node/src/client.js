@@ -86,9 +86,7 @@ export class Client extends EventEmitter {
 
   /** One request, one response. */
   call(name, payload, options) {
-    return new Promise((resolve, reject) => {
-      this.#start(new Answered(Style.unary, name, bytesOf(payload), options, resolve, reject));
-    });
+    return this.#answered(name, payload, options);
   }
 
   /** One request, chunks from the server. */
@@ -109,10 +107,7 @@ export class Client extends EventEmitter {
   /** As `call`, of a method of a typed service: values both ways. */
   async callTyped(method, value, options) {
     const bytes = requestBytes(method, value);
-    const answer = await new Promise((resolve, reject) => {
-      this.#start(new Answered(Style.unary, method.name, bytes, options, resolve, reject, method));
-    });
-    return answerOf(method, answer);
+    return answerOf(method, await this.#answered(method.name, bytes, options, method));
   }
 
   /** As `stream`, of a method of a typed service. */
@@ -190,6 +185,14 @@ export class Client extends EventEmitter {
     } finally {
       signal?.removeEventListener('abort', stop);
     }
+  }
+
+  #answered(name, payload, options, method = null) {
+    return new Promise((resolve, reject) => {
+      const call = new Answered(Style.unary, name, bytesOf(payload), options, resolve, reject, method);
+      call.within(this.#options.callTimeout, options);
+      this.#start(call);
+    });
   }
 
   #stream(style, Type, name, payload, options) {

@@ -6,6 +6,7 @@ import { defaultSocketPath } from './path.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const RECONNECT_TIMEOUT_MS = 1_000;
+const CALL_TIMEOUT_MS = 30_000;
 
 /** The options with all that was left out. Throws a TypeError. */
 export function optionsOf(given = {}) {
@@ -17,6 +18,7 @@ export function optionsOf(given = {}) {
     priority = false,
     connectTimeout = CONNECT_TIMEOUT_MS,
     reconnectTimeout = RECONNECT_TIMEOUT_MS,
+    callTimeout = CALL_TIMEOUT_MS,
     maxMessage = Infinity,
     checkOwner = true,
     signal,
@@ -30,6 +32,8 @@ export function optionsOf(given = {}) {
     priority,
     connectTimeout: milliseconds(connectTimeout, 'connectTimeout'),
     reconnectTimeout: milliseconds(reconnectTimeout, 'reconnectTimeout'),
+    // It is no timer's, but a deadline's: it may be as long as anyone likes, or none.
+    callTimeout: callTimeout === null || callTimeout === Infinity ? Infinity : positive(callTimeout, 'callTimeout'),
     maxMessage,
     checkOwner,
     signal,
@@ -50,6 +54,10 @@ export function spawnOf(given) {
 }
 
 function milliseconds(value, name) {
+  return Math.min(positive(value, name), MAX_TIMER_MS);
+}
+
+function positive(value, name) {
   if (typeof value !== 'number' || !(value > 0)) throw new TypeError(`${name} must be milliseconds`);
-  return Math.min(value, MAX_TIMER_MS);
+  return value;
 }

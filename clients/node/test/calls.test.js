@@ -107,6 +107,57 @@ test('a deadline travels on the server clock and ends the call on this side', SE
   assert.deepEqual(await stream.next(), { done: true, value: undefined });
 });
 
+test('a call that names no time has 30 s, as the server is told, and a stream has no deadline', SECONDS, async (t) => {
+  const { client, peer } = await connected(t, { onRecord() {} });
+  const now = () => process.hrtime.bigint() / 1000n;
+  const given = [undefined, {}, { timeout: undefined, deadline: undefined }];
+  const before = now();
+  const calls = given.map((options) => client.call('unary', '', options));
+  calls.push(client.callJson('unary', 1));
+  const after = now();
+  calls.push(client.call('unary', '', { timeout: null }), client.call('unary', '', { timeout: Infinity }));
+  const ended = Promise.all(calls.map((call) => call.catch((error) => error.code)));
+  const streams = [client.stream('server_stream'), client.clientStream('client_stream'), client.duplex('duplex')];
+  for (const stream of streams) stream.response?.catch(() => {});
+  await peer.record(calls.length + streams.length - 1);
+  const deadlines = peer.records.map(({ extension }) => extension);
+  for (const deadline of deadlines.slice(0, 4)) {
+    assert.ok(deadline >= before + 29_999_999n && deadline <= after + 30_000_000n, `${before} ${deadline} ${after}`);
+  }
+  assert.deepEqual(deadlines.slice(4), [null, null, null, null, null]);
+  client.close();
+  assert.deepEqual(await ended, calls.map(() => 'Closed'));
+});
+
+test('callTimeout ends what names no time, and nothing else', SECONDS, async (t) => {
+  // Answers nothing before it is told to.
+  const server = await startFake(t, {
+    onRecord(peer, { kind, whole }) {
+      if (kind !== 'request' || decodeText(whole) !== 'now') return;
+      for (const { call, type } of peer.records.filter((record) => record.kind === 'request' && decodeText(record.whole) !== 'usual')) {
+        peer.send(type === 2 ? { kind: 'end', call, extension: 0 } : { kind: 'response', call, payload: 'late' });
+      }
+    },
+  });
+  const client = await clientOf(t, { path: server.path, callTimeout: 20 });
+  const named = client.call('unary', 'named', { timeout: null });
+  const usual = client.call('unary', 'usual');
+  const moment = client.call('unary', 'moment', { deadline: Date.now() + 600_000 });
+  const stream = all(client.stream('server_stream', 'stream'));
+  await assert.rejects(usual, { code: 'DeadlineExceeded', message: /20 ms, the client's callTimeout/ });
+  assert.equal(decodeText(await client.call('unary', 'now', { timeout: null })), 'late');
+  assert.equal(decodeText(await named), 'late');
+  assert.equal(decodeText(await moment), 'late');
+  assert.deepEqual(await stream, []);
+  for (const callTimeout of [null, Infinity, 1e12]) {
+    const patient = await clientOf(t, { path: server.path, callTimeout });
+    const call = patient.call('unary', 'x');
+    patient.close();
+    await assert.rejects(call, { code: 'Closed' });
+  }
+  for (const callTimeout of [0, -1, NaN, '1']) await assert.rejects(clientOf(t, { path: server.path, callTimeout }), TypeError);
+});
+
 test('an answer before the end of an upload ends it', SECONDS, async (t) => {
   const { client } = await connected(t, {
     onRecord(peer, { kind, type, call }) {

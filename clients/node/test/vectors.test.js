@@ -418,7 +418,7 @@ function start(client, records) {
   const payload = Buffer.concat(parts.map(({ payload: part }) => hex(part)));
   const style = STYLES[last.type - 1];
   const abort = new AbortController();
-  const options = { signal: abort.signal, timeout: last.extension === null ? undefined : 60_000 };
+  const options = { signal: abort.signal, timeout: last.extension === null ? null : 60_000 };
   const call = { abort, stream: null, outcome: null, read: () => {} };
   if (style === 'unary') {
     call.settled = client.call(style, payload, options).then(

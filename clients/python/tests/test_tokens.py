@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import unittest
 from typing import List
+from unittest import mock
 
 import bellrope
 
-from .double import CANCEL, END, ERROR, PATIENCE, Double, Peer
+from .double import CANCEL, CHUNK, END, ERROR, PATIENCE, Double, Peer, record
 
 
 class Tokens(unittest.TestCase):
@@ -79,3 +81,59 @@ class Tokens(unittest.TestCase):
                 client.call("none", cancel=token)
             self.assertEqual(list(client.stream("stream", cancel=token)), [])
         self.assertEqual(token._calls, {})
+
+
+class Interrupt(BaseException):
+    """What a signal's handler raises."""
+
+
+class Ended(unittest.TestCase):
+    """A stream whose end has come is whole, whatever cancels it then: it never ends early without an error."""
+
+    CHUNKS = [b"%d" % number for number in range(10)]
+
+    def script(self, peer: Peer) -> None:
+        peer.welcome()
+        while True:
+            call = peer.request().call
+            chunks = [record(CHUNK, 0, call, at, chunk) for at, chunk in enumerate(self.CHUNKS)]
+            peer.socket.sendall(b"".join(chunks) + record(END, 0, call, len(chunks)))
+
+    def test_a_token_that_is_cancelled_then_takes_nothing_of_it(self) -> None:
+        with Double(self.script) as double, bellrope.Client(double.path) as client:
+            for taken in range(1, 11):
+                token = bellrope.CancelToken()
+                stream = client.stream("stream", cancel=token)
+                seen = [next(stream) for _ in range(taken)]
+                token.cancel()
+                self.assertEqual(seen + list(stream), self.CHUNKS)
+                token = bellrope.CancelToken()
+                text = client.stream("stream", cancel=token).text()
+                words = [next(text) for _ in range(taken)]
+                token.cancel()
+                self.assertEqual("".join([*words, *text]), "0123456789")
+
+    def test_what_interrupts_a_wait_takes_nothing_of_it(self) -> None:
+        with Double(self.script) as double, bellrope.Client(double.path) as client:
+            for taken in range(1, 11):
+                stream = client.stream("stream")
+                seen = [next(stream) for _ in range(taken)]
+                with mock.patch.object(type(stream._client), "_wait_for", side_effect=Interrupt):
+                    with self.assertRaises(Interrupt):
+                        next(stream)
+                self.assertEqual(seen + list(stream), self.CHUNKS)
+
+    def test_a_task_that_is_cancelled_takes_nothing_of_it(self) -> None:
+        async def main(path: str) -> None:
+            async with bellrope.AsyncClient(path) as client:
+                for taken in range(1, 11):
+                    stream = client.stream("stream")
+                    seen = [await stream.__anext__() for _ in range(taken)]
+                    assert stream._begun is not None
+                    with mock.patch.object(type(stream._begun[2]), "wait", side_effect=asyncio.CancelledError):
+                        with self.assertRaises(asyncio.CancelledError):
+                            await stream.__anext__()
+                    self.assertEqual(seen + [chunk async for chunk in stream], self.CHUNKS)
+
+        with Double(self.script) as double:
+            asyncio.run(main(double.path))

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bellrope::date::Date;
 use serde::{Deserialize, Serialize};
 
 const MINUTE: i64 = 60_000;
@@ -54,44 +55,11 @@ impl Window {
             // 1970 began with a Thursday.
             Self::Week => of(7 * DAY, 4 * DAY),
             Self::Month => {
-                let Date { year, month, .. } = Date::of(at_ms.div_euclid(DAY));
-                let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-                let first = |year, month| Date { year, month, day: 1 }.number() * DAY;
-                first(year, month)..first(next_year, next_month)
+                let first = |day: i64| day + 1 - Date::of(day).day();
+                let begin = first(at_ms.div_euclid(DAY));
+                begin * DAY..first(begin + 31) * DAY
             }
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Date {
-    year: i64,
-    month: i64,
-    day: i64,
-}
-
-impl Date {
-    /// Of a number of days since 1970. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-    fn of(days: i64) -> Self {
-        let days = days + 719_468;
-        let era = days.div_euclid(146_097);
-        let of_era = days.rem_euclid(146_097);
-        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year + year / 4 - year / 100);
-        let month = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * month + 2) / 5 + 1;
-        let month = if month < 10 { month + 3 } else { month - 9 };
-        Self { year: year + era * 400 + i64::from(month <= 2), month, day }
-    }
-
-    /// Days since 1970: `days_from_civil` of the same.
-    fn number(self) -> i64 {
-        let year = self.year - i64::from(self.month <= 2);
-        let era = year.div_euclid(400);
-        let of_era = year.rem_euclid(400);
-        let month = (self.month + 9) % 12;
-        let of_year = (153 * month + 2) / 5 + self.day - 1;
-        era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
     }
 }
 
@@ -103,15 +71,7 @@ impl Date {
 /// ```
 #[must_use]
 pub fn day_of(text: &str) -> Option<i64> {
-    let mut parts = text.splitn(3, '-');
-    let mut next = |digits: usize| {
-        let part =
-            parts.next().filter(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
-        part.parse::<i64>().ok()
-    };
-    let date = Date { year: next(4)?, month: next(2)?, day: next(2)? };
-    let number = date.number();
-    ((1..=12).contains(&date.month) && Date::of(number) == date).then_some(number)
+    Date::parse(text).map(Date::number)
 }
 
 /// A moment in milliseconds since 1970; negative before.
@@ -124,8 +84,7 @@ pub(crate) fn millis_of(moment: SystemTime) -> i64 {
 
 /// A day as `2026-11-30`.
 pub(crate) fn shown_day(day: i64) -> String {
-    let Date { year, month, day } = Date::of(day);
-    format!("{year:04}-{month:02}-{day:02}")
+    Date::of(day).to_string()
 }
 
 /// A moment as `2026-11-30 12:00 UTC`.

@@ -9,17 +9,13 @@ use std::path::{Path, PathBuf};
 /// neither `XDG_STATE_HOME` nor `HOME` is set to an absolute path.
 #[must_use]
 pub fn default_books_path() -> Option<PathBuf> {
-    state("books.db")
+    bellrope::default_state_path("books.db")
 }
 
 /// The tokens where no setting names a file: `tokens.json` in the same place.
 #[must_use]
 pub fn default_tokens_path() -> Option<PathBuf> {
-    state("tokens.json")
-}
-
-fn state(name: &str) -> Option<PathBuf> {
-    Some(bellrope::default_log_path("bellrope")?.with_file_name(name))
+    bellrope::default_state_path("tokens.json")
 }
 
 /// Makes the folder of a file if it is missing, for its user alone.

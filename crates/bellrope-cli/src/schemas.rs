@@ -17,10 +17,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The schema of a method. `None` if the server knows none: it is called with bytes.
 pub(crate) fn of(client: &Client, method: &str) -> anyhow::Result<Option<Schema>> {
+    let types = client.message_types();
     // A server without typed services does not have it.
-    if method == SCHEMA || client.message_types().iter().all(|(name, _)| name != SCHEMA) {
+    if method == SCHEMA || types.iter().all(|(name, _)| name != SCHEMA) {
         return Ok(None);
     }
+    let is_bytes = matches!(client.codec(method), Ok(None)) && says_codecs(client, &types);
+    if is_bytes { Ok(None) } else { ask(client, method) }
+}
+
+/// Whether the server tells what payloads are, so that what it does not tell of is called with bytes. One of wire version 1.0
+/// tells it of nothing.
+fn says_codecs(client: &Client, types: &[(String, Style)]) -> bool {
+    types.iter().any(|(name, _)| matches!(client.codec(name), Ok(Some(_))))
+}
+
+fn ask(client: &Client, method: &str) -> anyhow::Result<Option<Schema>> {
     let question = serde_json::to_vec(&json!({ "method": method }))?;
     match client.call_within(SCHEMA, &question, PATIENCE) {
         Ok(schema) => {
@@ -41,7 +53,14 @@ pub(crate) fn of(client: &Client, method: &str) -> anyhow::Result<Option<Schema>
 
 /// Every method that has a schema, by name.
 pub(crate) fn all(client: &Client) -> anyhow::Result<BTreeMap<String, Described>> {
-    let described = client.message_types().into_iter().filter_map(|(name, style)| match of(client, &name) {
+    let types = client.message_types();
+    if types.iter().all(|(name, _)| name != SCHEMA) {
+        return Ok(BTreeMap::new());
+    }
+    let says_codecs = says_codecs(client, &types);
+    let may_have_one = |name: &str| name != SCHEMA && !(says_codecs && matches!(client.codec(name), Ok(None)));
+    let asked = types.into_iter().filter(|(name, _)| may_have_one(name));
+    let described = asked.filter_map(|(name, style)| match ask(client, &name) {
         Ok(schema) => schema.map(|schema| Ok((name, Described { style, schema }))),
         Err(error) => Some(Err(error)),
     });

@@ -68,7 +68,7 @@ The configuration file is TOML, and every key of it has a default:
   drain_s = 5                          # how long calls under way may take to end when the server is told to stop
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
-  otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
+  # otlp_endpoint = "http://127.0.0.1:4318"  for spans of calls, in a program built with --features otlp
   [server]
   max_connections = 2000
   exit_when_idle_ms = 600000

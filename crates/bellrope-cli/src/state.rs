@@ -2,7 +2,6 @@
 //! own below `$XDG_STATE_HOME` or `~/.local/state`.
 
 use std::{
-    ffi::OsString,
     fs::{DirBuilder, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -10,11 +9,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::socket::environment;
+use bellrope::default_state_path;
 
 /// Where a file of this name is, or would be. `None` where the user has no place for it.
 pub(crate) fn file(name: &str) -> Option<PathBuf> {
-    path(environment, name)
+    default_state_path(name)
 }
 
 /// Makes a folder, and those above it, readable by its user alone.
@@ -46,28 +45,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written().inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
 }
 
-fn path(vars: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    let state = vars("XDG_STATE_HOME").map(PathBuf::from);
-    let state = state.or_else(|| Some(PathBuf::from(vars("HOME")?).join(".local/state")))?;
-    state.is_absolute().then(|| state.join("bellrope").join(name))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    #[test]
-    fn files_are_where_the_user_keeps_state_and_never_in_the_current_folder() {
-        let path = |vars: &'static [(&str, &str)]| {
-            path(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()), "chat_history")
-        };
-        assert_eq!(path(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), Some("/s/bellrope/chat_history".into()));
-        assert_eq!(path(&[("HOME", "/h")]), Some("/h/.local/state/bellrope/chat_history".into()));
-        assert_eq!(path(&[("XDG_STATE_HOME", "s")]), None);
-        assert_eq!(path(&[]), None);
-    }
 
     #[test]
     fn a_file_is_written_whole_for_its_user_alone_and_leaves_nothing_beside_it() {

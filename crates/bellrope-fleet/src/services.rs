@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bellrope::date::rfc_3339;
 use serde::{Deserialize, Serialize};
 
 use crate::{latencies::Latencies, message_type::FleetType, names};
@@ -145,22 +146,10 @@ pub(crate) struct Identity<'a> {
 
 /// This moment, as RFC 3339 writes it, to the second.
 pub(crate) fn now_in_words() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, seconds) = ((since / 86_400) as i64, since % 86_400);
-    // Howard Hinnant's civil_from_days: years begin in March, so that the day of a leap year comes last.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    rfc_3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
-/// It is said once that more is offered than fits into a message: whoever may publish may ask as often as he likes.
+/// It is said once that more is offered than fits into a message: a program that may publish may ask as often as it likes.
 static TOO_MANY: Once = Once::new();
 
 impl Identity<'_> {

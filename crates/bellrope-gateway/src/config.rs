@@ -124,8 +124,8 @@ pub struct ProviderConfig {
     /// How many idle connections to the provider are kept for the next requests. Each takes a few KiB, with TLS some 50.
     /// Default: 64.
     pub idle_connections: usize,
-    /// The most tokens of an answer to a request that says nothing of it. Default: none, which leaves it to the provider
-    /// (4,096 for Anthropic's messages, which need a number).
+    /// The most tokens of an answer to a request that says nothing of it. Default: none, which leaves it to the provider;
+    /// Anthropic's messages need a number, and get one by the model's name (docs/providers.md, "The length of answers").
     pub max_tokens: Option<u32>,
     /// Whether what a model thinks, if its answer begins with `<think>`, is told apart from the answer as reasoning.
     /// Default: true for a server on this machine, else false.

@@ -62,7 +62,7 @@ mod ids;
 pub mod inbound;
 mod input_tokens;
 pub mod json;
-mod lines;
+mod log_limit;
 pub mod message;
 mod notes;
 pub mod pass;

@@ -1,7 +1,7 @@
 //! A bound on bytes that many connections share.
 //!
-//! **Absent on purpose**: nobody waits here. Who gets no reservation leaves his message where it is, in the ring, and
-//! asks again.
+//! **Absent on purpose**: nothing waits here. A connection that gets no reservation leaves its message where it is, in
+//! the ring, and asks again.
 
 use std::{
     sync::{
@@ -58,8 +58,8 @@ pub struct Reservation {
 
 /// Who holds bytes of a budget: a connection, and above it the process and the user that it belongs to.
 ///
-/// Whoever is alone may have nearly all. While others wait, nobody who already holds something gets more than his share:
-/// the budget, divided among the users that hold or want some of it, of each user's share among his processes, and of
+/// One that is alone may have nearly all. While others wait, none that already holds something gets more than its share:
+/// the budget, divided among the users that hold or want some of it, each user's share divided among its processes, and
 /// that among their connections.
 #[derive(Debug)]
 pub struct Holder {

@@ -17,6 +17,7 @@ use bellrope_proto::{
     ring::{Consumer, Producer, RecordClass, admitted},
 };
 use bellrope_shm::{MemoryHandle, SharedMemory, View, sync::Ordering};
+use bellrope_testkit::skipped;
 use nix::{
     sys::{
         ptrace,
@@ -33,6 +34,7 @@ const SCENE: &str = "BELLROPE_STEPPING_SCENE";
 const MEMORY: &str = "BELLROPE_STEPPING_MEMORY";
 /// How a process says that it may not be traced.
 const FORBIDDEN: i32 = 77;
+const UNTRACED: &str = "processes may not be traced here";
 /// Instructions of each scene after which the process is killed for real.
 const KILLS: usize = 16;
 /// More instructions than any scene has.
@@ -198,7 +200,7 @@ fn a_record_is_there_wholly_or_not_at_all_whichever_instruction_is_its_producers
         return act_push(&PUSHES[scene], &view);
     }
     for (number, scene) in PUSHES.iter().enumerate() {
-        let Some(seen) = step_push(number, scene, None) else { return skipped() };
+        let Some(seen) = step_push(number, scene, None) else { return skipped(UNTRACED) };
         for kill in 1..=KILLS {
             step_push(number, scene, Some(seen * kill / KILLS)).expect("it was allowed before");
         }
@@ -213,7 +215,7 @@ fn a_producer_goes_on_whichever_instruction_is_its_consumers_last() {
         return between_two_stops(|| (POPS[scene].act)(&mut consumer));
     }
     for (number, scene) in POPS.iter().enumerate() {
-        let Some(seen) = step_pop(number, scene, None) else { return skipped() };
+        let Some(seen) = step_pop(number, scene, None) else { return skipped(UNTRACED) };
         for kill in 1..=KILLS {
             step_pop(number, scene, Some(seen * kill / KILLS)).expect("it was allowed before");
         }
@@ -464,9 +466,4 @@ fn wait(thread: Option<Pid>) -> WaitStatus {
 #[expect(clippy::print_stderr, reason = "figures are for people")]
 fn told(what: &str, scene: &str, steps: usize) {
     eprintln!("{what} {scene}: seen after each of {steps} instructions, killed for real after {KILLS} of them");
-}
-
-#[expect(clippy::print_stderr, reason = "what is skipped is said to be")]
-fn skipped() {
-    eprintln!("SKIPPED: processes may not be traced here");
 }

@@ -23,10 +23,13 @@ pub mod raw;
 #[cfg(feature = "runtime")]
 pub mod raw_stream;
 pub mod role;
+mod skip;
 #[cfg(feature = "runtime")]
 pub mod support;
 #[cfg(feature = "runtime")]
 pub mod version_1_0;
+
+pub use skip::skipped;
 
 /// The examples of the repository's README and documents, compiled and run with the documentation tests. They stand here
 /// because a crate that is packaged has no files outside of its own folder.

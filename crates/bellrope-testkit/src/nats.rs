@@ -161,15 +161,9 @@ impl Drop for Nats {
 fn is_there() -> bool {
     let is_there = Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !is_there {
-        skipped("there is no nats-server (Debian's package of that name)");
+        crate::skipped("a test of fleets: there is no nats-server (Debian's package of that name)");
     }
     is_there
-}
-
-/// Says why something is not tested.
-#[expect(clippy::print_stderr, reason = "whoever reads the log must see what was not tested")]
-pub fn skipped(reason: &str) {
-    eprintln!("**** SKIPPED: a test of fleets: {reason}");
 }
 
 /// The port that a server has written down for this purpose.

@@ -43,6 +43,7 @@
 pub mod breaker;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod date;
 #[cfg(feature = "client")]
 mod error;
 #[cfg(any(feature = "client", feature = "server", feature = "kill-points"))]
@@ -77,7 +78,7 @@ pub use client::AsyncClient;
 #[cfg(feature = "client")]
 pub use client::{CallError, Client};
 pub use log_file::LogFile;
-pub use path::{default_log_path, default_socket_path};
+pub use path::{default_log_path, default_socket_path, default_state_path};
 #[cfg(feature = "server")]
 pub use server::{Call, HandlerError, Reply, Server};
 

@@ -96,7 +96,7 @@ fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    // To open a pipe is to wait for whoever reads it, and to write into it is to wait for him, too.
+    // To open a pipe is to wait for its reader, and so is to write into it.
     if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_socket()) {
         let reason = "it is a pipe or a socket, which whoever reads it could hold up; name an ordinary file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));

@@ -1,4 +1,4 @@
-//! Where the socket and the log lie when nobody says so.
+//! Where the socket, the log and other files of the user lie when nobody says so.
 
 use std::{
     ffi::OsString,
@@ -20,8 +20,7 @@ pub fn default_socket_path() -> PathBuf {
     socket_path(|name| std::env::var_os(name), is_ours.then_some(of_user), uid)
 }
 
-/// The log of a server of this name when none is given: `$XDG_STATE_HOME/bellrope/NAME.log`, or the same below
-/// `~/.local/state`. `None`: neither `XDG_STATE_HOME` nor `HOME` is set to an absolute path.
+/// The log of a server of this name when none is given: `NAME.log` [where the user keeps state](default_state_path).
 ///
 /// ```
 /// if let Some(path) = bellrope::default_log_path("my-editor") {
@@ -30,7 +29,20 @@ pub fn default_socket_path() -> PathBuf {
 /// ```
 #[must_use]
 pub fn default_log_path(name: &str) -> Option<PathBuf> {
-    log_path(|name| std::env::var_os(name), name)
+    default_state_path(&format!("{name}.log"))
+}
+
+/// Where a program that belongs to a server keeps a file of its user's: `$XDG_STATE_HOME/bellrope/FILE`, or the same below
+/// `~/.local/state`. `None`: neither `XDG_STATE_HOME` nor `HOME` is set to an absolute path.
+///
+/// ```
+/// if let Some(path) = bellrope::default_state_path("recent.json") {
+///     assert!(path.is_absolute() && path.ends_with("bellrope/recent.json"));
+/// }
+/// ```
+#[must_use]
+pub fn default_state_path(file: &str) -> Option<PathBuf> {
+    state_path(|name| std::env::var_os(name), file)
 }
 
 /// A variable, unless it is empty.
@@ -46,10 +58,10 @@ fn socket_path(vars: impl Fn(&str) -> Option<OsString>, of_user: Option<PathBuf>
     directory.join("bellrope.sock")
 }
 
-fn log_path(vars: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+fn state_path(vars: impl Fn(&str) -> Option<OsString>, file: &str) -> Option<PathBuf> {
     let state = set(&vars, "XDG_STATE_HOME").filter(|state| state.is_absolute());
     let state = state.or_else(|| Some(set(&vars, "HOME")?.join(".local/state")).filter(|state| state.is_absolute()))?;
-    Some(state.join("bellrope").join(format!("{name}.log")))
+    Some(state.join("bellrope").join(file))
 }
 
 #[cfg(test)]
@@ -78,10 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn a_log_lies_where_the_user_keeps_state_and_never_in_the_current_folder() {
-        let path = |of: &'static [(&str, &str)]| log_path(vars(of), "s").map(|path| path.display().to_string());
+    fn files_are_where_the_user_keeps_state_and_never_in_the_current_folder() {
+        let path = |of: &'static [(&str, &str)]| state_path(vars(of), "s.log").map(|path| path.display().to_string());
         assert_eq!(path(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]).as_deref(), Some("/s/bellrope/s.log"));
         assert_eq!(path(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]).as_deref(), Some("/h/.local/state/bellrope/s.log"));
+        assert_eq!(path(&[("XDG_STATE_HOME", ""), ("HOME", "/h")]).as_deref(), Some("/h/.local/state/bellrope/s.log"));
         assert_eq!((path(&[("HOME", "h")]), path(&[])), (None, None));
     }
 }

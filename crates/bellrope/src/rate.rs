@@ -36,10 +36,54 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Of lines in a log about one party: 50 at once, and then five a second.
+    pub const LOG_LINES: Self = Self { burst: 50, period: Duration::from_millis(200) };
+
     /// How long it takes to pay a whole burst off.
     #[must_use]
     pub fn burst_time(self) -> Duration {
         self.period.saturating_mul(self.burst)
+    }
+}
+
+/// What comes at a rate, and how much of it did not.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use bellrope::rate::{Throttle, Rate};
+///
+/// let rate = Rate { burst: 1, period: Duration::from_secs(1) };
+/// let now = Instant::now();
+/// let mut lines = Throttle::new();
+/// assert_eq!(lines.admits(rate, now), Some(0));
+/// assert_eq!(lines.admits(rate, now), None);
+/// assert_eq!(lines.admits(rate, now + rate.period), Some(1));
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Throttle {
+    /// `None`: nothing has come yet.
+    debt: Option<Debt>,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// Nothing has come yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { debt: None, left_out: 0 }
+    }
+
+    /// Whether one may come now; if so, how many were left out since the last one that came.
+    ///
+    /// # Panics
+    /// As [`Debt::and_one`].
+    pub fn admits(&mut self, rate: Rate, now: Instant) -> Option<u64> {
+        if self.debt.get_or_insert(Debt::none(now)).take(rate, now).is_err() {
+            self.left_out += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 

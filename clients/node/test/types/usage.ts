@@ -34,7 +34,7 @@ interface Chunk {
 export async function usage(signal: AbortSignal): Promise<void> {
   const client: Client = await connect();
   await connect('/run/x.sock');
-  await connect({ path: defaultSocketPath(), name: 'editor', priority: true, connectTimeout: 1, reconnectTimeout: 1, maxMessage: 1, checkOwner: false, signal });
+  await connect({ path: defaultSocketPath(), name: 'editor', priority: true, connectTimeout: 1, reconnectTimeout: 1, callTimeout: null, maxMessage: 1, checkOwner: false, signal });
 
   await connectOrSpawn(undefined, { program: 'bellrope', args: ['serve'], inherit: ['KEY'], env: { A: 'b' }, onStart: ({ pid }) => pid.toFixed() });
 
@@ -44,6 +44,7 @@ export async function usage(signal: AbortSignal): Promise<void> {
   await client.call('echo', asArray);
   await client.call('echo', new DataView(new ArrayBuffer(1)));
   await client.call('echo');
+  await client.call('echo', '', { timeout: null });
   const typed = await client.callJson<{ text: string }>('ai.chat', { messages: [] });
   same<typeof typed, { text: string }>(true);
   const untyped = await client.callJson('ai.chat', {});

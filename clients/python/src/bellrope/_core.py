@@ -191,10 +191,11 @@ class Core:
         return chunk
 
     def cancel(self, call: Call, error: CallError) -> None:
-        """Ends a call on this side with this error, and tells the server. Chunks that were not taken are dropped."""
-        call.chunks.clear()
+        """Ends a call on this side with this error, and tells the server. Chunks that were not taken are dropped. One that
+        has ended is left alone: without them the rest of it would look like the whole."""
         if call.done:
             return
+        call.chunks.clear()
         self.torn = True
         if self._finish(call, error):
             self._queue(records.CANCEL, 0, call.id, None)

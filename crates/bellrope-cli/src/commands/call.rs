@@ -46,8 +46,8 @@ A stream of an ai.* type whose last chunk is an error has answered so, too."#;
 pub(crate) struct CallArgs {
     #[command(flatten)]
     server: SocketArg,
-    /// Most seconds until a single answer must be there, connecting included; a stream may take any time once the server
-    /// has let us in.
+    /// Most seconds until a single answer must be there, connecting included; a stream may take any time once
+    /// connected.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
     /// What carries the call; auto: shared memory, and the socket where memory cannot be shared.

@@ -5,9 +5,6 @@ use serde_json::{Map, Value};
 
 use super::document::Document;
 
-/// Keys that are absent by default and hold a number; all others that are absent hold a text.
-const ABSENT_NUMBERS: [&str; 2] = ["api_port", "tokens"];
-
 /// Earlier names of keys, which still mean them.
 const EARLIER_NAMES: [(&str, &str); 1] = [("openai_port", "api_port")];
 
@@ -176,8 +173,23 @@ fn kind(key: &[String], default: &Value) -> Kind {
         Value::Number(number) => Kind::Number { example: number.as_u64().filter(|n| *n > 0).unwrap_or(100) },
         Value::Bool(_) => Kind::Switch,
         Value::Array(_) => Kind::List,
-        _ if key.last().is_some_and(|last| ABSENT_NUMBERS.contains(&last.as_str())) => Kind::Number { example: 8080 },
+        Value::Null if key.last().is_some_and(|last| last.ends_with("port")) => Kind::Number { example: 8080 },
+        Value::Null => absent(key),
         _ => Kind::Text,
+    }
+}
+
+/// What a key holds that is absent by default: the type says it that the settings are read into. One word of a few is a text.
+fn absent(key: &[String]) -> Kind {
+    let takes = |value: toml::Value| {
+        let whole = key.iter().rev().fold(value, |value, name| toml::Table::from_iter([(name.clone(), value)]).into());
+        serde_path_to_error::deserialize::<_, Document>(whole).is_ok()
+    };
+    match () {
+        () if takes("x".into()) => Kind::Text,
+        () if takes(1.into()) => Kind::Number { example: 4_096 },
+        () if takes(true.into()) => Kind::Switch,
+        () => Kind::Text,
     }
 }
 
@@ -198,6 +210,9 @@ mod tests {
         assert_eq!(look_up("api_port"), Known::Leaf(Kind::Number { example: 8_080 }));
         assert_eq!(look_up("server.stream_transport"), Known::Leaf(Kind::Switch));
         assert_eq!(look_up("gateway.fallback"), Known::Leaf(Kind::List));
+        assert_eq!(look_up("gateway.openai.max_tokens"), Known::Leaf(Kind::Number { example: 4_096 }));
+        assert_eq!(look_up("gateway.providers.mine.think_tags"), Known::Leaf(Kind::Switch));
+        assert_eq!(look_up("gateway.providers.mine.fill"), Known::Leaf(Kind::Text));
         assert_eq!(look_up("gateway.providers"), Known::Section);
         assert_eq!(look_up("gateway.providers.mine.headers"), Known::Section);
         assert_eq!(look_up("gateway.providers.mine.headers.x-team"), Known::Leaf(Kind::Text));

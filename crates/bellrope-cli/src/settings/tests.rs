@@ -55,6 +55,57 @@ fn flags() -> SettingsArgs {
 }
 
 #[test]
+fn what_is_absent_by_default_is_set_by_a_flag_and_by_a_variable_as_by_the_file() {
+    let (max, tags) = ("gateway.openai.max_tokens", "gateway.providers.work.think_tags");
+    let set = vec![(max.to_owned(), "5".to_owned()), (tags.to_owned(), "true".to_owned())];
+    let work = "[gateway.providers.work]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\n";
+    let by_flag = resolve(work, &[], SettingsArgs { set, ..SettingsArgs::default() }).unwrap();
+    let vars =
+        [("BELLROPE_GATEWAY__OPENAI__MAX_TOKENS", "5"), ("BELLROPE_GATEWAY__PROVIDERS__WORK__THINK_TAGS", "true")];
+    let by_variable = resolve(work, &vars, SettingsArgs::default()).unwrap();
+    for settings in [by_flag, by_variable] {
+        assert_eq!(settings.gateway.openai.as_ref().unwrap().max_tokens, Some(5));
+        assert_eq!(settings.gateway.providers["work"].think_tags, Some(true));
+    }
+    let wrong = resolve(work, &[("BELLROPE_GATEWAY__OPENAI__MAX_TOKENS", "many")], SettingsArgs::default());
+    assert!(wrong.unwrap_err().to_string().contains("give a number"));
+    // Every key that is absent takes a value of one kind in each of the ways.
+    let schema = schema::Schema::new();
+    let of_provider = serde_json::to_value(ProviderConfig::default()).unwrap();
+    let absent = |section: &str, values: &Value| {
+        let mut keys = Vec::new();
+        let mut key = section.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        flatten(values, &mut key, &mut |key, value| {
+            if value.is_null() {
+                keys.push(key.to_vec());
+            }
+        });
+        keys
+    };
+    let mut keys = absent("", &serde_json::to_value(Document::default()).unwrap());
+    keys.extend(absent("gateway.providers.work", &of_provider));
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
+        let value = match schema.look_up(&key) {
+            schema::Known::Leaf(schema::Kind::Number { .. }) => "1",
+            schema::Known::Leaf(schema::Kind::Switch) => "true",
+            schema::Known::Leaf(schema::Kind::Text) => "x",
+            schema::Known::Section => continue,
+            known => panic!("{key:?} is {known:?}"),
+        };
+        let variable = format!("BELLROPE_{}", key.join("__").to_ascii_uppercase());
+        let set = vec![(key.join("."), value.to_owned())];
+        for settings in [
+            resolve("", &[(&variable, value)], SettingsArgs::default()),
+            resolve("", &[], SettingsArgs { set, ..SettingsArgs::default() }),
+        ] {
+            let words = settings.err().map(|faults| faults.to_string()).unwrap_or_default();
+            assert!(!words.contains("invalid type") && !words.contains("unknown key"), "{variable}: {words}");
+        }
+    }
+}
+
+#[test]
 fn flags_come_before_the_environment_before_the_file_before_the_defaults() {
     let none = SettingsArgs::default;
     let seen = [

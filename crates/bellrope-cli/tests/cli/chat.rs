@@ -56,7 +56,7 @@ fn everything_that_is_not_the_answer_goes_to_standard_error() {
     let expected = "reasoning: They knock twice.\n\
          the model wants to call the tool \"open_door\", and there is none\n\
          the model stopped early: max_tokens\n\
-         usage: 1 tokens read, 2 written; first after ";
+         usage: 1 token read, 2 written; first after ";
     assert!(finished.stderr.starts_with(expected), "{}", finished.stderr);
     // What came is printed, and the exit code says that it was cut.
     assert_eq!((finished.code, &*finished.stdout), (Some(1), "Ding dong\u{1b}[2J\n"));

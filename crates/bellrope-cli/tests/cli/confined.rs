@@ -13,17 +13,11 @@ use std::{
 };
 
 use bellrope::Client;
+use bellrope_testkit::skipped;
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use crate::support::{Finished, Home, PATIENCE, Running, eventually};
-
-fn skip(why: &str) {
-    #[expect(clippy::print_stderr, reason = "whoever reads the log of the tests is to know")]
-    {
-        eprintln!("SKIPPED: {why}");
-    }
-}
 
 /// Whether a program may be run with these namespaces of its own.
 fn may_unshare(flags: &str) -> bool {
@@ -31,7 +25,7 @@ fn may_unshare(flags: &str) -> bool {
     command.args(["-c", &format!("unshare {flags} true")]).stdout(Stdio::null()).stderr(Stdio::null());
     let may = command.status().is_ok_and(|status| status.success());
     if !may {
-        skip(&format!("unshare {flags} is not allowed here"));
+        skipped(&format!("unshare {flags} is not allowed here"));
     }
     may
 }
@@ -87,7 +81,7 @@ fn server_and_client_work_together_from_different_namespaces() {
 #[test]
 fn a_user_whom_a_namespace_does_not_map_is_refused_in_words_on_both_sides() {
     if !rustix::process::geteuid().is_root() {
-        return skip("only as root is it known which of both sides refuses");
+        return skipped("only as root is it known which of both sides refuses");
     }
     if !may_unshare("-U") {
         return;
@@ -162,7 +156,7 @@ impl Stranger {
         chown(stranger.theirs(), Some(stranger.user), Some(stranger.user)).unwrap();
         let may_run = Running::start(&mut stranger.shell("test -x \"$BELLROPE\"")).finish();
         if may_run.code != Some(0) {
-            skip("another user may not run the program where it was built");
+            skipped("another user may not run the program where it was built");
             return None;
         }
         Some(stranger)
@@ -204,7 +198,7 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        return skip("only root can start programs as a user without other processes");
+        return skipped("only root can start programs as a user without other processes");
     }
     let Some(stranger) = Stranger::new(3_500_000_000) else { return };
     let server = Running::start(&mut stranger.shell("ulimit -n 64; exec \"$BELLROPE\" serve"));
@@ -218,7 +212,9 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     command.args([TEST, "--exact", "--nocapture"]).env(IN_FLIGHT, "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     stranger.become_them(&mut command);
-    let Ok(mut holder) = command.spawn() else { return skip("another user may not run this test where it was built") };
+    let Ok(mut holder) = command.spawn() else {
+        return skipped("another user may not run this test where it was built");
+    };
     let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
     let holds = said.any(|line| line.is_ok_and(|line| line == "in flight"));
     let (refused, fell_back) = (call(shared), call(""));
@@ -433,7 +429,7 @@ fn with_too_little_memory_a_server_does_not_start_and_says_which_limit_is_in_the
 #[test]
 fn where_no_thread_can_be_started_the_server_says_so_and_does_not_panic() {
     if !rustix::process::geteuid().is_root() {
-        return skip("only root can start a program as a user without other processes");
+        return skipped("only root can start a program as a user without other processes");
     }
     let Some(stranger) = Stranger::new(3_000_000_000) else { return };
     let run = |script: &str| Running::start(&mut stranger.shell(script)).finish();

@@ -32,12 +32,11 @@ fn shell(home: &Home, script: &str) -> Command {
 }
 
 /// What a program says, if it is there; if not, that is said.
-#[expect(clippy::print_stderr, reason = "whoever reads the log of the tests is to know")]
 fn answer_of(program: &str, arguments: &[&str]) -> Option<String> {
     match Command::new(program).args(arguments).output() {
         Ok(ran) if ran.status.success() => Some(String::from_utf8_lossy(&ran.stdout).trim().to_owned()),
         _ => {
-            eprintln!("SKIPPED: there is no {program}");
+            bellrope_testkit::skipped(&format!("there is no {program}"));
             None
         }
     }

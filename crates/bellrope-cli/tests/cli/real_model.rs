@@ -1,7 +1,8 @@
 //! The whole road to a real language model, when there is one.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
+use bellrope_testkit::skipped;
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,9 +20,7 @@ const A_LONG_ANSWER: Duration = Duration::from_secs(600);
 #[test]
 fn a_real_model_answers_through_serve_and_chat() {
     let Ok(url) = std::env::var(URL) else {
-        // Straight to the stream: what is printed by a test that passes is not shown.
-        writeln!(std::io::stderr(), "SKIPPED: {URL} is not set; no real model was asked").unwrap();
-        return;
+        return skipped(&format!("{URL} is not set; no real model was asked"));
     };
     let given = |name: &str| std::env::var(name).unwrap_or_default();
     let (key, model) = (given("OPENAI_API_KEY"), given("OPENAI_MODEL"));
@@ -49,8 +48,7 @@ fn schema() -> Value {
 #[test]
 fn a_real_model_keeps_to_a_json_schema_in_every_format_of_the_port() {
     let Ok(url) = std::env::var(URL) else {
-        writeln!(std::io::stderr(), "SKIPPED: {URL} is not set; no real model was asked").unwrap();
-        return;
+        return skipped(&format!("{URL} is not set; no real model was asked"));
     };
     let home = Home::new();
     // llama.cpp reads no schema in its own responses.

@@ -3,7 +3,6 @@
 //! installs them. Skipped, and said so, where they are not.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -29,8 +28,7 @@ const SHOWN: &str = "127.0.0.1:8484";
 fn installed(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
-        // Straight to the stream: what is printed by a test that passes is not shown.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {variable} is not set; what it names was not tried");
+        bellrope_testkit::skipped(&format!("{variable} is not set; what it names was not tried"));
     }
     path
 }

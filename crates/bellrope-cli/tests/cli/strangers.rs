@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::{
         fs::{PermissionsExt, chown},
         net::UnixStream,
@@ -13,6 +12,7 @@ use std::{
 };
 
 use bellrope::{Client, client::ConnectError};
+use bellrope_testkit::skipped;
 
 use crate::{
     api_port,
@@ -69,9 +69,8 @@ fn a_server_without_a_descriptor_left_rests_says_so_and_goes_on_later() {
 // Fault 25.
 #[test]
 fn a_client_trusts_no_server_of_another_user() {
-    let skip = |why: &str| writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
     if !rustix::process::geteuid().is_root() {
-        return skip("only root can start a server of another user");
+        return skipped("only root can start a server of another user");
     }
     let home = Home::new();
     let theirs = home.path("theirs");
@@ -82,7 +81,7 @@ fn a_client_trusts_no_server_of_another_user() {
     command.env("XDG_RUNTIME_DIR", &theirs).current_dir("/").uid(NOBODY).gid(NOBODY);
     let may_run = home.shell("test -x \"$BELLROPE\"").current_dir("/").uid(NOBODY).gid(NOBODY).status().unwrap();
     if !may_run.success() {
-        return skip("the other user may not run the program where it was built");
+        return skipped("the other user may not run the program where it was built");
     }
     let server = Running::start(&mut command);
     server.said("bellrope serves ");
@@ -95,9 +94,8 @@ fn a_client_trusts_no_server_of_another_user() {
 
 #[test]
 fn openais_api_serves_no_other_user() {
-    let skip = |why: &str| writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
     if !rustix::process::geteuid().is_root() {
-        return skip("only root can connect as another user");
+        return skipped("only root can connect as another user");
     }
     let home = Home::new();
     let server = home.serve(["--api-port", "0"]);

@@ -263,7 +263,7 @@ fn tell(line: std::fmt::Arguments<'_>) {
 /// Holds the number of system calls against a bound.
 fn check(what: &str, calls: Option<&BTreeMap<u64, usize>>, most: f64) {
     let Some(calls) = calls else {
-        return tell(format_args!("SKIPPED: processes may not be traced here; system calls were not counted"));
+        return bellrope_testkit::skipped("processes may not be traced here; system calls were not counted");
     };
     let each = calls.values().sum::<usize>() as f64 / COUNT as f64;
     tell(format_args!("{what}: {each:.2} system calls, by number: {calls:?}"));

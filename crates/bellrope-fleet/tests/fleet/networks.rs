@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use bellrope_testkit::nats::skipped;
+use bellrope_testkit::skipped;
 
 /// A network. It is gone with this, and so are its namespaces once the processes in them have ended.
 pub(crate) struct Network {
@@ -35,7 +35,9 @@ impl Network {
         let tag = format!("br{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
         let network = Self { tag, members: members.iter().map(|name| (*name).to_owned()).collect() };
         if let Err(error) = network.make() {
-            skipped(&format!("no network namespaces can be made here, which needs `ip` and root: {error}"));
+            skipped(&format!(
+                "a test of fleets: no network namespaces can be made here, which needs `ip` and root: {error}"
+            ));
             return None;
         }
         Some(network)

@@ -6,7 +6,10 @@ use bellrope::{CallError, Server};
 use bellrope_fleet::{FleetError, FleetSettings};
 use futures_util::StreamExt as _;
 
-use bellrope_testkit::nats::{Nats, eventually, skipped};
+use bellrope_testkit::{
+    nats::{Nats, eventually},
+    skipped,
+};
 
 use crate::servers::{importing, join, offering, settings};
 
@@ -115,7 +118,7 @@ fn a_plain_program_of_nats_sees_the_instances() {
     let Some(nats) = Nats::start() else { return };
     let python = std::env::var("BELLROPE_NATS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     if !Command::new(&python).args(["-c", "import nats"]).output().is_ok_and(|output| output.status.success()) {
-        return skipped("there is no nats-py for python3 (BELLROPE_NATS_PYTHON names another)");
+        return skipped("a test of fleets: there is no nats-py for python3 (BELLROPE_NATS_PYTHON names another)");
     }
     let _there = offering(&nats.url());
     let output = Command::new(&python).args(["-c", PYTHON, &nats.url()]).output().unwrap();

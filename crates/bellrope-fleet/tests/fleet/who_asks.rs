@@ -86,7 +86,7 @@ fn who_asks_is_known_where_its_server_is_trusted_and_else_it_is_the_fleet() {
             "{refused:?}"
         );
     }
-    // Nobody says for himself who he is, and nobody's name is taken for a token.
+    // What a caller says of itself does not count, and no caller's name is taken for a token.
     let unnamed = desk(&nats.url(), "", Some(&own));
     let posing = CallOptions::new().metadata(Metadata::new().caller("token tool").unwrap());
     let said = unnamed.process(1).call_with("who", b"", &posing).unwrap();

@@ -9,7 +9,7 @@ pub(crate) struct Preset {
     /// The name as people write it.
     pub(crate) title: &'static str,
     pub(crate) kind: ProviderKind,
-    /// The API's address; empty where everybody has one of his own.
+    /// The API's address; empty where each user has one of its own.
     pub(crate) base_url: &'static str,
     /// Whether that address wants a key.
     pub(crate) needs_key: bool,

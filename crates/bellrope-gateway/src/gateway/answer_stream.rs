@@ -15,7 +15,7 @@ use super::route::Begun;
 use super::thoughts::Thinking;
 use super::upstream::{Running, silent};
 use crate::error::{Blame, ProviderError};
-use crate::lines;
+use crate::log_limit;
 use crate::message::{Chunk, ErrorInfo, SequencedChunk};
 use crate::provider::{BoxFuture, ProviderStream};
 
@@ -158,7 +158,7 @@ impl Stream for AnswerStream {
 
 /// Logs why an answer failed.
 pub(super) fn log(error: &ProviderError) {
-    let lines = if error.blame() == Blame::Caller { &lines::OF_CALLERS } else { &lines::OF_PROVIDERS };
+    let lines = if error.blame() == Blame::Caller { &log_limit::OF_CALLERS } else { &log_limit::OF_PROVIDERS };
     if lines.may_come() {
         warn!(target: TARGET, code = error.code(), blame = ?error.blame(), %error, "an answer failed");
     }

@@ -16,7 +16,7 @@ use super::route::{is_of_request, passed_on};
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
     HeaderPairs, Mark, PassEnd, PassError, PassFormat, PassPiece, PassRequest, PassStream, Passed, PassedBody, Refusal,
@@ -135,7 +135,7 @@ impl Gateway {
             match (&next, kept) {
                 (Some(next), Some(kept)) => {
                     let (from, to) = (upstream.provider.name(), next.provider.name());
-                    if lines::OF_PROVIDERS.may_come() {
+                    if log_limit::OF_PROVIDERS.may_come() {
                         warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
                     }
                     upstream.count_passed_on();

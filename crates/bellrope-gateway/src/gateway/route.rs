@@ -11,7 +11,7 @@ use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, sile
 use crate::account::{Account, Books};
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::input_tokens::InputTokens;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{COMPACTION, ChatRequest, ChatResponse, Chunk, Content, Part};
 use crate::provider::ProviderStream;
 
@@ -161,7 +161,7 @@ impl Route {
             let (upstream, error) = failed.clone().unwrap_or((upstream, error));
             let Some(next) = &next else { return Err(error) };
             let (from, to) = (upstream.provider.name(), next.provider.name());
-            if lines::OF_PROVIDERS.may_come() {
+            if log_limit::OF_PROVIDERS.may_come() {
                 warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
             }
             upstream.count_passed_on();
@@ -194,7 +194,7 @@ fn place_of_copy(request: &ChatRequest) -> Option<SemaphorePermit<'static>> {
 /// Says that a fallback does not answer, as it does not take the request.
 fn warn_of_skipped(upstream: &Upstream, error: &ProviderError) -> String {
     let name = upstream.provider.name();
-    if lines::OF_CALLERS.may_come() {
+    if log_limit::OF_CALLERS.may_come() {
         warn!(target: TARGET, %error, provider = name, "a fallback is skipped: it does not take the request");
     }
     format!("the fallback `{name}` was skipped: {error}")

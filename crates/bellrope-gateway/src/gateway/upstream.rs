@@ -17,7 +17,7 @@ use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::inbound::estimate_tokens_of;
 use crate::input_tokens::InputTokens;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{AnsweredBy, ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
 use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
@@ -133,7 +133,7 @@ impl Upstream {
             TakesKey::OfTool { is_its_format: true } => return None,
         };
         let name = self.provider.name();
-        if lines::OF_CALLERS.may_come() {
+        if log_limit::OF_CALLERS.may_come() {
             warn!(target: TARGET, provider = name, "a fallback is skipped: no key of a tool {why}");
         }
         Some(format!("the fallback `{name}` was skipped: it takes the tool's own key, and none {why}"))

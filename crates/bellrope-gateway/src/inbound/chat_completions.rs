@@ -7,6 +7,8 @@ mod request;
 use super::asked::Asked;
 use super::fault::Fault;
 use answer::{Heading, Script};
+#[cfg(test)]
+pub(super) use request::KNOWN;
 
 /// Reads a request.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {

@@ -14,7 +14,7 @@ use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
 
 /// The fields that are passed on, or refused.
-const KNOWN: Known = Fields(&[
+pub(super) const KNOWN: Known = Fields(&[
     ("model", All),
     ("prompt", All),
     ("suffix", All),

@@ -16,6 +16,8 @@ use super::fault::Fault;
 use answer::Script;
 pub use input_items::ItemsPage;
 pub use kept_items::KeptItems;
+#[cfg(test)]
+pub(super) use request::KNOWN;
 pub use stored::{Replay, StoredRequest, StoredResponse};
 
 /// Reads a request.

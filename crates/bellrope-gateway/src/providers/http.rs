@@ -3,7 +3,6 @@
 //! There is no time-out for a whole request: an answer may take as long as it keeps coming.
 
 mod answer;
-mod asked;
 mod client;
 mod endpoint;
 mod events;
@@ -14,6 +13,7 @@ mod provider;
 mod proxy;
 mod remote;
 mod retry;
+mod retry_after;
 mod timeouts;
 mod trust;
 mod watch;

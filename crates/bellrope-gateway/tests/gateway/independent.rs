@@ -5,7 +5,6 @@
 //! openai=katan-openai-key,anthropic=katan-anthropic-key,azure_openai=katan-azure-key`. Without the variable the tests
 //! say that they were skipped.
 
-use std::io::Write;
 use std::time::Duration;
 
 use bellrope_gateway::{
@@ -27,9 +26,7 @@ const FORMATS: [(ProviderKind, &str); 3] = [
 fn address() -> Option<String> {
     let address = std::env::var(URL).ok();
     if address.is_none() {
-        // Straight to the stream: what is printed by a test that passes is not shown.
-        let mut err = std::io::stderr();
-        writeln!(err, "SKIPPED: {URL} is not set; no independent server was asked").unwrap();
+        bellrope_testkit::skipped(&format!("{URL} is not set; no independent server was asked"));
     }
     address
 }

@@ -3,7 +3,6 @@
 //! `BELLROPE_REAL_MODEL_URL` names the base URL of a server that speaks chat completions, responses and messages, such as
 //! `http://127.0.0.1:8080/v1` of a llama.cpp server. Without it the tests say that they were skipped.
 
-use std::io::Write;
 use std::time::Duration;
 
 use bellrope_gateway::{
@@ -21,9 +20,7 @@ const NAME: &str = "real";
 /// A gateway that asks the real model in this format; `None`, said loudly, without one.
 fn gateway(kind: ProviderKind) -> Option<Gateway> {
     let Ok(base_url) = std::env::var(URL) else {
-        // Straight to the stream: what is printed by a test that passes is not shown.
-        let mut err = std::io::stderr();
-        writeln!(err, "SKIPPED: {URL} is not set; no real model was asked").unwrap();
+        bellrope_testkit::skipped(&format!("{URL} is not set; no real model was asked"));
         return None;
     };
     let model = Some("real-model".to_owned());

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::rate::{Debt, Rate};
+use bellrope::rate::{Rate, Throttle};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -34,8 +34,8 @@ pub(super) struct Door {
     pub(super) refusals: Arc<Semaphore>,
     /// When it was last reported that there is no place, and that somebody gave way.
     told: [Option<Instant>; 2],
-    refused: Debt,
-    refused_untold: u64,
+    /// Lines about those that may not come at all.
+    refused: Throttle,
 }
 
 /// What becomes of a newcomer.
@@ -61,8 +61,7 @@ impl Door {
             dropped,
             refusals: Arc::new(Semaphore::new(refusal::AT_ONCE)),
             told: [None; 2],
-            refused: Debt::none(Instant::now()),
-            refused_untold: 0,
+            refused: Throttle::new(),
         }
     }
 
@@ -72,12 +71,8 @@ impl Door {
         let (config, limit) = (self.config, self.config.max_connections);
         if let Err(reason) = (config.admit)(from, to.unwrap_or(self.local_addr)) {
             self.dropped.fetch_add(1, Relaxed);
-            match self.refused.take(REFUSALS, Instant::now()) {
-                Ok(()) => {
-                    let left_out = std::mem::take(&mut self.refused_untold);
-                    config.report(&ListenerEvent::Refused { from, reason: &reason, left_out });
-                }
-                Err(_) => self.refused_untold += 1,
+            if let Some(left_out) = self.refused.admits(REFUSALS, Instant::now()) {
+                config.report(&ListenerEvent::Refused { from, reason: &reason, left_out });
             }
             return Newcomer::Stranger;
         }

@@ -103,7 +103,7 @@ pub(super) struct Place {
 /// There is no place, and nobody gives way.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoPlace {
-    /// When somebody may give way, if he goes on as he does.
+    /// When the holder of a place may give way, if it goes on as it does.
     pub(super) maybe_at: Option<Instant>,
 }
 

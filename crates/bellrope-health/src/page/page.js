@@ -58,10 +58,10 @@ function show(now) {
   const kinds = Object.entries(now.errors).filter(([, count]) => count > 0);
   text("errorkinds", kinds.map(([kind, count]) => `${whole(count)} ${kind}`).join(", ") || "none so far");
   text("running", whole(figures.running));
-  const buffers = health.buffers ? `, ${kib(health.buffers.used_bytes / 1024)} of ${kib(health.buffers.limit_bytes / 1024)} in buffers` : "";
+  const buffers = health.buffers ? `, ${(health.buffers.used_bytes / 2 ** 20).toFixed(1)} of ${whole(health.buffers.limit_bytes / 2 ** 20)} MB in buffers` : "";
   text("queued", `${whole(health.queued_requests)} queued${buffers}`);
   for (const [name, points] of Object.entries(series)) {
-    points.push(figures[name] || 0);
+    points.push(figures[name] ?? null); // null: nothing is known, which is not 0
     if (points.length > KEPT) points.shift();
     chart(document.querySelector(`svg[data-of="${name}"]`), points);
   }
@@ -86,7 +86,7 @@ function show(now) {
     number(whole(breaker.opened)), number(whole(breaker.rejections))]));
   const open = health.breakers.filter((breaker) => breaker.state === "open");
   byId("alarm").hidden = open.length === 0;
-  text("alarm", `${open.length === 1 ? "A circuit breaker is" : `${open.length} circuit breakers are`} open, and calls are turned away: ${
+  text("alarm", `${open.length === 1 ? "A circuit breaker is" : `${open.length} circuit breakers are`} open, and calls are rejected: ${
     open.map((breaker) => breaker.name + (breaker.forced ? " (by hand)" : "")).join(", ")}`);
   document.body.dataset.moments = moments.length;
 }
@@ -103,7 +103,7 @@ function criteria(figures, health) {
     // Few calls are no fault of a server that has nothing to do.
     ["throughput", "> 1 M msg/s", `${short(figures.throughput)}/s${health.queued_requests > 1 ? "" : ", nothing queued"}`,
       verdict(figures.throughput > 1e6 || (busy && health.queued_requests > 1), figures.throughput > 1e6)],
-    ["connections", "1,000 at once", `${whole(health.active_connections)} of ${whole(health.max_connections)}`, verdict(true, health.max_connections >= 1000)],
+    ["connections", "1,000 at once", `${whole(health.max_connections)} allowed`, verdict(true, health.max_connections >= 1000)],
     ["recovery", "< 100 ms", "run bellrope demo", ""],
     ["against Node", ">= 10 x", "run bellrope demo", ""],
     ["coverage", "> 90 % of lines", "run scripts/coverage", ""],
@@ -200,13 +200,15 @@ function chart(svg, points) {
   const most = Math.max(...points, 1e-9);
   const first = KEPT - points.length; // the newest is at the right edge
   const at = (value, index) => `${((first + index) / (KEPT - 1)) * 100},${29 - (value / most) * 28}`;
+  const isKnown = (index) => index >= 0 && points[index] !== null;
+  const step = (value, index) => (isKnown(index) ? `${isKnown(index - 1) ? "L" : "M"}${at(value, index)}` : "");
   let line = svg.firstChild;
   if (!line) {
     svg.setAttribute("viewBox", "0 0 100 30");
     svg.setAttribute("preserveAspectRatio", "none");
-    line = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
+    line = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
   }
-  line.setAttribute("points", points.map(at).join(" "));
+  line.setAttribute("d", points.map(step).join(""));
 }
 
 function badge(element, words, colour) {

@@ -240,8 +240,7 @@ fn promtool_finds_nothing_but_the_unit_of_the_latencies() {
     let mut promtool = match started {
         Ok(promtool) => promtool,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            writeln!(std::io::stderr(), "SKIPPED: promtool is not installed (Debian package prometheus)").unwrap();
-            return;
+            return bellrope_testkit::skipped("promtool is not installed (Debian package prometheus)");
         }
         Err(error) => panic!("promtool: {error}"),
     };

@@ -61,7 +61,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     config.max_message_bytes = LARGE as u32;
     config.ring_bytes = RING;
     config.max_connections = (SMALL_SENDERS + LARGE_SENDERS) as u32;
-    // Who waits his turn longer than this is refused, and asks again.
+    // A sender that waits longer than this is refused, and asks again.
     config.budget_wait = Duration::from_millis(1_000);
     // All of them are honest; none is put out because something else keeps it from the processors.
     config.budget_grace = Duration::from_secs(60);

@@ -6,13 +6,14 @@ use agent_client_protocol_schema::v1::{
     ContentBlock, ContentChunk, DeleteSessionResponse, Error, ImageContent, ListSessionsRequest, ListSessionsResponse,
     SessionConfigOption, SessionId, SessionInfo, SessionNotification, SessionUpdate,
 };
+use bellrope::date::rfc_3339;
 use bellrope_gateway::{ChatRequest, Content, Message, Part, Role};
 
 use super::{
     agent::{Agent, failed, invalid, unready},
     models,
     sessions::Unready,
-    store::{Header, Missing, Store, moment},
+    store::{Header, Missing, Store},
     wire::Editor,
 };
 use crate::commands::chat::Conversation;
@@ -75,7 +76,7 @@ impl Agent {
         let more = (next < headers.len()).then(|| next.to_string());
         let info = |Header { id, cwd, title, updated, .. }: Header| {
             let title = (!title.is_empty()).then_some(title);
-            SessionInfo::new(id, cwd).title(title).updated_at(moment(updated))
+            SessionInfo::new(id, cwd).title(title).updated_at(rfc_3339(updated))
         };
         let page = headers.into_iter().skip(from).take(PAGE).map(info).collect();
         Ok(ListSessionsResponse::new(page).next_cursor(more))

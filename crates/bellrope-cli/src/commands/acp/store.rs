@@ -195,22 +195,6 @@ fn forget(folder: &Path, but: &Path) {
     }
 }
 
-/// Seconds since 1970 as ISO 8601 has them.
-pub(super) fn moment(seconds: u64) -> String {
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Days from the 1st of March of the year 0, in eras of 400 years.
-    let days = day + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -314,18 +298,5 @@ mod tests {
         store.save(Header::new(first.clone(), "/".into()), b"[]").unwrap();
         assert_eq!(count(), 1, "all that is older than what is too large goes, and that too");
         assert!(store.load(&first).is_ok());
-    }
-
-    #[test]
-    fn moments_are_written_as_the_protocol_wants_them() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_780_000_000, "2026-05-28T20:26:40Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(moment(seconds), text);
-        }
     }
 }

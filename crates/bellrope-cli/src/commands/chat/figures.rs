@@ -42,7 +42,10 @@ impl Figures {
 
 fn line(usage: Option<&Usage>, first: Option<Duration>, whole: Duration) -> String {
     let tokens = match usage {
-        Some(usage) => format!("{} tokens read, {} written", usage.input_tokens, usage.output_tokens),
+        Some(usage) => {
+            let plural = if usage.input_tokens == 1 { "" } else { "s" };
+            format!("{} token{plural} read, {} written", usage.input_tokens, usage.output_tokens)
+        }
         None => "not told by the provider".to_owned(),
     };
     let Some(first) = first else { return format!("usage: {tokens}; nothing was said in {}", in_words(whole)) };

@@ -65,6 +65,7 @@ impl live::View for Screen {
             let text = format!("LOST, trying again: {reason}");
             frame.render_widget(Paragraph::new(text).style(Style::new().fg(BAD).bold()), lost);
         }
+        let figures: Vec<_> = figures.iter().map(|line| Line::from(fitted(line, usize::from(middle.width)))).collect();
         frame.render_widget(Paragraph::new(figures), middle);
         let text: Vec<Line<'_>> = match tripped.is_empty() {
             true => vec![Line::from(format!("Breakers     {} closed", self.view.breakers.len()))],
@@ -147,7 +148,18 @@ pub(super) fn print(view: &TopReport) -> Outcome {
     })
 }
 
-fn figures(view: &TopReport) -> Vec<Line<'static>> {
+/// As much of a line as fits, up to the end of one of its parts: half a number would be read as another one.
+fn fitted(line: &str, width: usize) -> String {
+    const MORE: &str = " …";
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    let fits = |end: &usize| line[..*end].chars().count() + MORE.chars().count() <= width;
+    let end = line.rmatch_indices([',', ':', '(']).map(|(at, _)| at).find(fits).unwrap_or(0);
+    format!("{}{MORE}", line[..end].trim_end())
+}
+
+fn figures(view: &TopReport) -> Vec<String> {
     let Latency { p50_us, p95_us, p99_us } = view.latency;
     let memory = &view.memory;
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
@@ -175,7 +187,7 @@ fn figures(view: &TopReport) -> Vec<Line<'static>> {
     if let Some(buffers) = &view.buffers {
         lines.push(format!("Budget       {:.1} of {:.0} MiB", mib(buffers.used_bytes), mib(buffers.limit_bytes)));
     }
-    lines.into_iter().map(Line::from).collect()
+    lines
 }
 
 /// The table's cells, the busiest type first. The operator's own come last: most of their calls are those of this command.
@@ -238,6 +250,21 @@ mod tests {
         assert!(drawn(&screen, 80, 24).contains("LOST, trying again: no server listens"));
         screen.hear(Ok(Box::new(serde_json::from_str(json).unwrap())));
         assert!(!drawn(&screen, 80, 24).contains("LOST"));
+    }
+
+    #[test]
+    fn a_line_that_does_not_fit_ends_behind_a_part_of_it() {
+        let line = "Memory       4820 KiB: 1704 heap and stacks, 3092 program, 24 rings";
+        for (width, fitted_line) in [
+            (67, line),
+            (66, "Memory       4820 KiB: 1704 heap and stacks, 3092 program …"),
+            (45, "Memory       4820 KiB: 1704 heap and stacks …"),
+            (30, "Memory       4820 KiB …"),
+            (10, " …"),
+        ] {
+            assert_eq!(fitted(line, width), fitted_line);
+        }
+        assert_eq!(line.chars().count(), 67);
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn since(status: &Status, before: Option<&Status>) -> TopReport {
         reason: health.reason.clone(),
         version: health.version.clone(),
         uptime_seconds: health.uptime.as_secs(),
-        calls: health.total_requests,
+        calls: others(status),
         calls_per_second: rate(others(status), before.map(others)),
         errors_per_second: rate(status.errors.total(), before.map(|before| before.errors.total())),
         latency: latency(status, &on_workers),

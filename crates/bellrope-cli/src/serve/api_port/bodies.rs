@@ -1,4 +1,4 @@
-//! The room that the bodies of all requests take together, and who gives his up.
+//! The room that the bodies of all requests take together, and which of them gives up its own.
 //!
 //! A body takes room as it comes. One that comes too slowly loses its room as soon as another one finds none: otherwise those
 //! that stop in their middle would keep all others out for as long as a body may take. That holds for small ones as well:

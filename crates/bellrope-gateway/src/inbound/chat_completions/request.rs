@@ -16,7 +16,7 @@ use crate::reasoning::{details_of, words_of};
 use crate::text::of_data_url;
 
 /// The fields that are passed on, or refused.
-const KNOWN: Known = Fields(&[
+pub(in crate::inbound) const KNOWN: Known = Fields(&[
     ("model", All),
     ("messages", MESSAGE),
     ("tools", TOOL),

@@ -27,13 +27,17 @@ pub(super) fn providers_code(message: &str) -> Option<&str> {
     (is_word && says_more).then_some(code)
 }
 
-/// The fields of requests by which errors name what is wrong.
-const FIELDS: [&str; 39] = [
+/// The fields of requests by which errors name what is wrong: all that the formats of OpenAI know, so that its tools are told.
+const FIELDS: [&str; 45] = [
     "audio",
+    "background",
     "best_of",
+    "conversation",
     "dimensions",
+    "echo",
     "encoding_format",
     "frequency_penalty",
+    "functions",
     "include",
     "input",
     "instructions",
@@ -58,6 +62,7 @@ const FIELDS: [&str; 39] = [
     "service_tier",
     "stop",
     "store",
+    "stream",
     "stream_options",
     "suffix",
     "temperature",
@@ -67,6 +72,7 @@ const FIELDS: [&str; 39] = [
     "top_k",
     "top_logprobs",
     "top_p",
+    "truncation",
     "user",
 ];
 
@@ -88,8 +94,10 @@ pub(super) fn named_field(message: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::inbound::{ErrorForm, Fault};
+    use super::{FIELDS, named_field};
+    use crate::inbound::{ErrorForm, Fault, chat_completions, completions, responses};
     use crate::message::ErrorInfo;
+    use crate::message::fields::Known;
 
     #[test]
     fn a_refused_request_keeps_the_providers_code_and_the_field_that_it_names() {
@@ -123,6 +131,18 @@ mod tests {
             let body: serde_json::Value = serde_json::from_slice(&Fault::from(info).body(ErrorForm::OpenAi)).unwrap();
             let error = &body["error"];
             assert_eq!((error["code"].as_str(), error["param"].as_str()), (Some(code), param), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_error_may_name_each_field_that_a_format_of_openai_has() {
+        for known in [&chat_completions::KNOWN, &completions::KNOWN, &responses::KNOWN] {
+            let Known::Fields(fields) = known else { panic!("a request is an object") };
+            for (field, _) in *fields {
+                assert!(FIELDS.contains(field), "FIELDS lacks {field}: an error about it would have no `param`");
+                let refused = format!("the provider answered 400: Unsupported value: '{field}' does not support this");
+                assert_eq!(named_field(&refused), Some(*field));
+            }
         }
     }
 }

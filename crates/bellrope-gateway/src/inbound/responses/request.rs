@@ -16,7 +16,7 @@ use crate::message::fields::{Known, Known::All, Known::Fields};
 use crate::message::{ChatRequest, lenient};
 
 /// The fields that are passed on, or refused, or noted in words of their own.
-const KNOWN: Known = Fields(&[
+pub(in crate::inbound) const KNOWN: Known = Fields(&[
     ("model", All),
     ("input", ITEM),
     ("instructions", All),

@@ -15,7 +15,7 @@ use crate::error::ProviderError;
 use crate::gateway::{AnswerStream, AnswersFull, KeptAnswer, KeptAnswers, Owner};
 use crate::inbound::fault::Fault;
 use crate::inbound::writer::AnswerWriter;
-use crate::lines;
+use crate::log_limit;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Message, Role, SequencedChunk};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -270,7 +270,7 @@ impl Keeping {
         let size = stored.size;
         match answers.begin(id, owner, false, Some(stored), size) {
             Ok(answer) => answer.keep(),
-            Err(error) if lines::OF_CALLERS.may_come() => {
+            Err(error) if log_limit::OF_CALLERS.may_come() => {
                 warn!(target: TARGET, %error, "a response is not kept, though `store` asks for that");
             }
             Err(_) => {}

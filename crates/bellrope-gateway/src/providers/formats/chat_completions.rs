@@ -32,6 +32,10 @@ impl WireFormat for ChatCompletions {
         parse_base(written, "/chat/completions")
     }
 
+    fn wants_thoughts(&self) -> bool {
+        true
+    }
+
     fn most_stops(&self) -> usize {
         request::MAX_STOP
     }
@@ -52,6 +56,10 @@ impl WireFormat for ChatCompletions {
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, server, notes)
+    }
+
+    fn continues_prompts(&self) -> bool {
+        true
     }
 
     fn completion(

@@ -9,7 +9,7 @@ use reqwest::header::HeaderName;
 
 use super::address::{parse_base, push_segment};
 use super::translate::Translate;
-use super::wire_format::{Post, ProviderServer, Segment, WireFormat};
+use super::wire_format::{Post, ProviderServer, Segment, WireFormat, is_anthropics};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
@@ -46,6 +46,10 @@ impl WireFormat for Messages {
 
     fn headers(&self) -> &'static [(&'static str, &'static str)] {
         &[("anthropic-version", VERSION)]
+    }
+
+    fn may_be_own(&self, key: &Secret) -> bool {
+        is_anthropics(key)
     }
 
     fn longest_name(&self) -> usize {

@@ -38,6 +38,17 @@ pub(crate) trait WireFormat: Send + Sync {
         false
     }
 
+    /// Whether a server of this format that takes [more than its inventor's](ProviderServer::message_extras) may refuse calls of
+    /// earlier turns without what the model thought before them.
+    fn wants_thoughts(&self) -> bool {
+        false
+    }
+
+    /// Whether a tool's key may be one that the inventor of this format gives out: any other was meant for someone else.
+    fn may_be_own(&self, key: &Secret) -> bool {
+        !is_anthropics(key)
+    }
+
     /// The most texts that end an answer which its servers take; the others are looked for here.
     fn most_stops(&self) -> usize {
         usize::MAX
@@ -69,6 +80,11 @@ pub(crate) trait WireFormat: Send + Sync {
         server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError>;
+
+    /// Whether there is a request for the [continuation of a prompt](Self::completion).
+    fn continues_prompts(&self) -> bool {
+        false
+    }
 
     /// Where a request for the continuation of a prompt goes, and the JSON to post. The answer's events are those of this
     /// format's other answers.
@@ -115,6 +131,11 @@ pub(crate) struct ProviderServer {
     pub(crate) message_extras: bool,
     /// Whether it knows `stream_options`.
     pub(crate) stream_options: bool,
+}
+
+/// Whether Anthropic gave out this key: no other inventor's keys begin so.
+pub(super) fn is_anthropics(key: &Secret) -> bool {
+    key.expose().starts_with("sk-ant-")
 }
 
 /// Where something is posted, and its JSON.

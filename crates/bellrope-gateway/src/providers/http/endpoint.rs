@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::asked::asked_delay;
 use super::client::{RuntimeClient, RuntimeClients, root_cause};
 use super::events::{EventStream, Look, look};
 use super::explain::Failed;
 use super::retry::{RetryPolicy, verdict};
+use super::retry_after::asked_delay;
 use super::timeouts::Timeouts;
 use crate::error::{CHECK_BALANCE, CHECK_TOOLS_KEY, Excerpt, Phase, ProviderError};
 use crate::providers::formats::{MAX_ERROR_BODY, StatedFault, is_retryable};

@@ -128,7 +128,7 @@ impl HttpProvider {
                 endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, fixes),
                 needs_model: needs_key || kind.format().needs_model(),
                 server: ProviderServer { at_inventor, message_extras, stream_options: config.stream_options },
-                wants_thoughts: kind == ProviderKind::OpenAi && message_extras,
+                wants_thoughts: kind.format().wants_thoughts() && message_extras,
                 has_plain_names: home.is_some_and(|home| !SLASHES.contains(&home.name)),
                 missing_key,
                 pass_through: config.pass_through.unwrap_or(usual),
@@ -229,7 +229,7 @@ impl Provider for HttpProvider {
     }
 
     fn continues_prompts(&self) -> bool {
-        self.remote.kind == ProviderKind::OpenAi
+        self.remote.kind.format().continues_prompts()
     }
 
     fn has_plain_names(&self) -> bool {
@@ -270,7 +270,7 @@ fn base(kind: ProviderKind, config: &ProviderConfig, known: Option<&Preset>) -> 
     kind.format().base(written, config.api_version.as_deref())
 }
 
-/// Whether a server at this address is the preset's own. Where everybody has an address of his own, each of them is.
+/// Whether a server at this address is the preset's own. Where each user has an address of its own, each of them is.
 fn is_home(known: &Preset, base: &Url) -> bool {
     let has_host = |home: Url| home.host_str() == base.host_str();
     known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)

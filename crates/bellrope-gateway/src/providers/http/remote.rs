@@ -166,7 +166,7 @@ impl Remote {
         let key = from_tool.key.as_ref().ok_or_else(none)?;
         let is_same = self.speaks(from_tool.format);
         let goes = sent_key(self.kind, key).filter(|_| !is_same && self.server.at_inventor);
-        if goes.is_some_and(|secret| is_anothers(self.kind, secret)) {
+        if goes.is_some_and(|secret| !self.kind.format().may_be_own(secret)) {
             return Err(none());
         }
         let keys = keys(self.kind, key, is_same).ok_or_else(none)?;
@@ -276,15 +276,6 @@ fn with_model(fields: &str, model: Option<&str>) -> Vec<u8> {
     format!("{{\"model\":{}{separator}{rest}", serde_json::Value::from(model)).into_bytes()
 }
 
-/// Whether a key is not one that the inventor of this format gives out, so that it was meant for somebody else.
-fn is_anothers(kind: ProviderKind, key: &Secret) -> bool {
-    let is_anthropics = key.expose().starts_with("sk-ant-");
-    match kind {
-        ProviderKind::Anthropic => !is_anthropics,
-        _ => is_anthropics,
-    }
-}
-
 /// Which of a tool's keys goes to a provider whose format is another one.
 fn sent_key(kind: ProviderKind, key: &ToolKey) -> Option<&Secret> {
     match kind.format().key_header().0 != AUTHORIZATION {
@@ -323,14 +314,15 @@ mod tests {
     #[test]
     fn a_key_is_told_from_one_that_another_inventor_gives_out() {
         for (kind, key, expected) in [
-            (ProviderKind::Anthropic, "sk-proj-0123", true),
-            (ProviderKind::Anthropic, "sk-ant-api03-0123", false),
-            (ProviderKind::Anthropic, "sk-ant-oat01-0123", false),
-            (ProviderKind::OpenAi, "sk-ant-api03-0123", true),
-            (ProviderKind::OpenAi, "sk-proj-0123", false),
-            (ProviderKind::OpenAiResponses, "sk-ant-oat01-0123", true),
+            (ProviderKind::Anthropic, "sk-proj-0123", false),
+            (ProviderKind::Anthropic, "sk-ant-api03-0123", true),
+            (ProviderKind::Anthropic, "sk-ant-oat01-0123", true),
+            (ProviderKind::OpenAi, "sk-ant-api03-0123", false),
+            (ProviderKind::OpenAi, "sk-proj-0123", true),
+            (ProviderKind::Azure, "sk-ant-api03-0123", false),
+            (ProviderKind::OpenAiResponses, "sk-ant-oat01-0123", false),
         ] {
-            assert_eq!(is_anothers(kind, &Secret::new(key)), expected, "{kind:?} {key}");
+            assert_eq!(kind.format().may_be_own(&Secret::new(key)), expected, "{kind:?} {key}");
         }
     }
 

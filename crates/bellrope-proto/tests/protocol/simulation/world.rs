@@ -78,7 +78,7 @@ pub(crate) struct World {
 }
 
 /// What this life is like, in steps of a thousand and a hundred: with a slow server rings fill up, with a slow client
-/// answers do, and one that often changes its mind sends many cancels. Who spins to the end never arms his ring.
+/// answers do, and one that often changes its mind sends many cancels. A client that spins to the end never arms its ring.
 struct Mood {
     client: u32,
     submits: u32,
@@ -153,7 +153,7 @@ impl World {
             40..48 => client.push(setting),
             48..62 => client.upload(setting),
             62..66 => client.rest(),
-            // The rest is up to who leads, and he sleeps.
+            // The rest is up to the client that leads, and it sleeps.
             _ if !awake => {}
             few if few < 40 => client.give_up(setting, few % 2 == 0),
             many if many < 66 + mood.gives_up => client.give_up(setting, false),

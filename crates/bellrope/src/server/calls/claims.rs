@@ -1,7 +1,7 @@
 //! Whose turn it is among the claims of the budget that handlers make and that have to wait.
 //!
 //! Of each process one asks at a time, the first that came; so what one process wants holds up no other's claims. The one that
-//! has asked for longest counts among those who wait, and no other one: while others wait nobody gets more than his share, so
+//! has asked for longest counts among those who wait, and no other one: while others wait none gets more than its share, so
 //! two that both wanted more would wait for each other in vain.
 
 use std::{

@@ -67,7 +67,7 @@ struct Queue {
     waiting: VecDeque<Arc<Task>>,
     /// Those that have one and were not told yet.
     due: VecDeque<Arc<Task>>,
-    /// Whether somebody is telling them: whoever else finds some leaves them to him.
+    /// Whether a thread is telling them: another one that finds some leaves them to it.
     telling: bool,
 }
 

@@ -2,27 +2,19 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bellrope::rate::{Debt, Rate};
+use bellrope::rate::{Rate, Throttle};
 use tracing::warn;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope_gateway::gateway";
-/// Lines that may come at once, and how soon one more may come after that.
-const RATE: Rate = Rate { burst: 50, period: Duration::from_millis(200) };
+const RATE: Rate = Rate::LOG_LINES;
 
 /// Lines of one kind.
 #[derive(Debug)]
-pub(crate) struct Lines(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    /// `None`: there was no line yet.
-    debt: Option<Debt>,
-    left_out: u64,
-}
+pub(crate) struct Lines(Mutex<Throttle>);
 
 /// Lines about what callers did wrong. They leave none of the others out.
 pub(crate) static OF_CALLERS: Lines = Lines::new();
@@ -31,7 +23,7 @@ pub(crate) static OF_PROVIDERS: Lines = Lines::new();
 
 impl Lines {
     const fn new() -> Self {
-        Self(Mutex::new(State { debt: None, left_out: 0 }))
+        Self(Mutex::new(Throttle::new()))
     }
 
     /// Whether a line may come now. It is told how many were left out before it.
@@ -44,13 +36,7 @@ impl Lines {
     }
 
     fn admits(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let debt = state.debt.get_or_insert(Debt::none(now));
-        if debt.take(RATE, now).is_err() {
-            state.left_out += 1;
-            return None;
-        }
-        Some(std::mem::take(&mut state.left_out))
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).admits(RATE, now)
     }
 }
 

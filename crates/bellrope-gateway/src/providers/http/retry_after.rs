@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bellrope::date::Date;
 use reqwest::header::HeaderMap;
 
 /// Numbers from here on are moments rather than lengths of time: seconds since 1970, and below milliseconds.
@@ -75,23 +76,19 @@ fn until(text: &str, now: SystemTime) -> Option<Duration> {
 
 /// A moment as in `2026-11-29T22:50:00Z`; fractions of a second are left out.
 fn rfc_3339(text: &str) -> Option<SystemTime> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let two = |text: &str, from: usize, below: u64| {
+        let digits = text.get(from..from + 2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        digits.parse().ok().filter(|number: &u64| *number < below)
+    };
     let mark = |at: usize, mark: u8| text.as_bytes().get(at).is_some_and(|byte| byte.eq_ignore_ascii_case(&mark));
-    if ![(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')].iter().all(|&(at, byte)| mark(at, byte)) {
+    if ![(10, b'T'), (13, b':'), (16, b':')].iter().all(|&(at, byte)| mark(at, byte)) {
         return None;
     }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days before the first of March of that year, counted in years that begin with March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3_600 + minute * 60 + second;
+    let days = u64::try_from(Date::parse(text.get(..10)?)?.number()).ok()?;
+    // A minute may have a leap second.
+    let seconds = days * 86_400 + two(text, 11, 24)? * 3_600 + two(text, 14, 60)? * 60 + two(text, 17, 61)?;
     let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let away =
-        |zone: &str| Some(zone.get(..2)?.parse::<u64>().ok()? * 3_600 + zone.get(3..5)?.parse::<u64>().ok()? * 60);
+    let away = |zone: &str| Some(two(zone, 0, 24)? * 3_600 + two(zone, 3, 60)? * 60);
     let seconds = match zone.split_at_checked(1)? {
         ("Z" | "z", "") => seconds,
         ("+", zone) => seconds.checked_sub(away(zone)?)?,
@@ -193,6 +190,11 @@ mod tests {
             "2027-01-15T08:00:00",
             "é027-01-15T08:00:00Z",
             "2027-01-15T08:00:00+x",
+            "2027-02-29T08:00:00Z",
+            "2027-02-31T08:00:00Z",
+            "2027-01-15T29:99:00Z",
+            "+027-01-15T08:00:00Z",
+            "2027-01-15T+8:00:00Z",
         ] {
             assert_eq!(rfc_3339(wrong), None, "{wrong}");
         }
