@@ -474,7 +474,8 @@ impl Worker {
         }
         why.log(&self.core, &session);
         // Where we end all connections, clients have yet to read.
-        if matches!(why, Closing::HungUp) && !self.core.stopping.load(Ordering::Acquire) {
+        let all_end = self.core.draining.load(Ordering::Acquire) || self.core.stopping.load(Ordering::Acquire);
+        if matches!(why, Closing::HungUp) && !all_end {
             session.free_pages();
         }
         drop(session);
