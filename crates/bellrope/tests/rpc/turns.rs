@@ -200,6 +200,7 @@ fn a_call_waits_for_a_few_polls_of_another_connections_thousand() {
 fn many_others_have_their_turns_between_slow_calls_of_those_with_priority() {
     const URGENT: usize = 8;
     const OTHERS: u64 = 30;
+    const TRIES: usize = 20;
     let slow = Arc::new(AtomicU64::new(0));
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("turns.sock");
@@ -221,7 +222,8 @@ fn many_others_have_their_turns_between_slow_calls_of_those_with_priority() {
         .map(|_| {
             let mut urgent = Connection::with(&config).unwrap();
             let slow = urgent.message_type("slow").unwrap();
-            (0..100).for_each(|_| assert!(urgent.queue(slow, b"").unwrap().is_some()));
+            // More than all tries could need.
+            (0..1_000).for_each(|_| assert!(urgent.queue(slow, b"").unwrap().is_some()));
             urgent.flush();
             urgent
         })
@@ -229,16 +231,18 @@ fn many_others_have_their_turns_between_slow_calls_of_those_with_priority() {
     let mut others: Vec<_> = (0..OTHERS).map(|_| Connection::connect(&path).unwrap()).collect();
     let echo = others[0].message_type("echo").unwrap();
     eventually("those with priority are at work", || slow.load(SeqCst) > 0);
-    let before = slow.load(SeqCst);
-    for other in &mut others {
-        assert!(other.queue(echo, b"ding").unwrap().is_some());
-        other.flush();
-    }
-    for other in &mut others {
-        other.wait(&mut Vec::new()).unwrap().outcome.unwrap();
-    }
-    // With each of them in between, eight for each of the others.
-    let meanwhile = slow.load(SeqCst) - before;
-    assert!(meanwhile < 3 * OTHERS, "{meanwhile} slow calls ran before {OTHERS} others");
+    let mut slow_meanwhile = || {
+        let before = slow.load(SeqCst);
+        for other in &mut others {
+            assert!(other.queue(echo, b"ding").unwrap().is_some());
+            other.flush();
+        }
+        for other in &mut others {
+            other.wait(&mut Vec::new()).unwrap().outcome.unwrap();
+        }
+        slow.load(SeqCst) - before
+    };
+    // With each of them in between there are eight for each of the others. On a busy machine some run before the others have come.
+    assert!((0..TRIES).any(|_| slow_meanwhile() < 3 * OTHERS), "they always wait for all of those with priority");
     drop(urgent);
 }
