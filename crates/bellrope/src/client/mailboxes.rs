@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use super::{free_list::FreeList, waiters::Told};
+use super::{free_list::FreeList, waiters::DueWakers};
 use crate::error::CallError;
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ pub(super) struct Mailboxes {
     /// The slots for which a caller waits, in no order.
     waiting: Vec<usize>,
     /// Those that are woken, or wait no longer.
-    pub(super) told: Told,
+    pub(super) told: DueWakers,
 }
 
 impl Mailboxes {

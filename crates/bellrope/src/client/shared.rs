@@ -6,7 +6,7 @@
 //! lost, the [reconnector](super::reconnector) finds it again, and callers without a link wait for that.
 
 mod ending;
-mod held;
+pub(crate) mod held;
 
 use std::{
     io,
@@ -22,8 +22,6 @@ use bellrope_proto::{
     metadata::Metadata,
 };
 use bellrope_shm::{socket::Socket, wait::Notifier};
-
-pub(crate) use held::Held;
 
 #[cfg(feature = "tokio")]
 use super::waiters::Waiters;

@@ -1,7 +1,7 @@
 //! Wakers of tasks that wait for something of a connection, and those whose time has come.
 //!
 //! A waker is anybody's code: it may poll its task at once, or be the last that holds a task with calls of the same client. So
-//! none is woken or dropped while the state of the connection is locked: it is noted as [`Told`].
+//! none is woken or dropped while the state of the connection is locked: it is noted as [`DueWakers`].
 
 #[cfg(feature = "tokio")]
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::task::Waker;
 
 /// Wakers that are woken or dropped when the lock is free. Empty whenever it is.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct DueWakers {
     /// Mostly there is one.
     first: Option<Turn>,
     rest: Vec<Turn>,
@@ -18,7 +18,7 @@ pub(crate) struct Told {
 /// A waker, and whether it is woken.
 type Turn = (Waker, bool);
 
-impl Told {
+impl DueWakers {
     /// Has it woken.
     pub(super) fn wake(&mut self, waker: Waker) {
         self.add((waker, true));
@@ -91,7 +91,7 @@ impl Waiters {
     }
 
     /// Has a task woken when the time comes. It keeps its place, however often it asks.
-    pub(super) fn wait(&mut self, place: &mut Option<u64>, waker: &Waker, told: &mut Told) {
+    pub(super) fn wait(&mut self, place: &mut Option<u64>, waker: &Waker, told: &mut DueWakers) {
         let number = *place.get_or_insert_with(|| {
             self.last += 1;
             self.last
@@ -105,14 +105,14 @@ impl Waiters {
     }
 
     /// A task waits no longer.
-    pub(super) fn leave(&mut self, place: u64, told: &mut Told) {
+    pub(super) fn leave(&mut self, place: u64, told: &mut DueWakers) {
         if let Some(waker) = self.by_number.remove(&place) {
             told.forget(waker);
         }
     }
 
     /// Has all of them woken.
-    pub(super) fn wake(&mut self, told: &mut Told) {
+    pub(super) fn wake(&mut self, told: &mut DueWakers) {
         while let Some((_, waker)) = self.by_number.pop_first() {
             told.wake(waker);
         }

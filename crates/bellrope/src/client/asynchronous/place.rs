@@ -4,14 +4,14 @@ use std::task::Context;
 
 use super::super::{
     shared::{SharedClient, State},
-    waiters::{Told, Waiters},
+    waiters::{DueWakers, Waiters},
 };
 
 /// It is given up when it is dropped, so that a call that ends while it waits leaves nothing behind, however long its server
 /// takes nothing.
 pub(super) struct Place<'a> {
     shared: &'a SharedClient,
-    among: fn(&mut State) -> (&mut Waiters, &mut Told),
+    among: fn(&mut State) -> (&mut Waiters, &mut DueWakers),
     number: Option<u64>,
 }
 

@@ -9,10 +9,10 @@ use std::{
 
 use super::{SharedClient, State};
 #[cfg(feature = "tokio")]
-use crate::client::waiters::{Told, Waiters};
+use crate::client::waiters::{DueWakers, Waiters};
 
 /// The state, locked.
-pub(crate) struct Held<'a> {
+pub(crate) struct HeldState<'a> {
     shared: &'a SharedClient,
     /// There until this is dropped.
     state: Option<MutexGuard<'a, State>>,
@@ -21,12 +21,12 @@ pub(crate) struct Held<'a> {
 const THERE: &str = "the state is there until this is dropped";
 
 impl SharedClient {
-    pub(crate) fn lock(&self) -> Held<'_> {
-        Held { shared: self, state: Some(self.state.lock().unwrap_or_else(PoisonError::into_inner)) }
+    pub(crate) fn lock(&self) -> HeldState<'_> {
+        HeldState { shared: self, state: Some(self.state.lock().unwrap_or_else(PoisonError::into_inner)) }
     }
 }
 
-impl Held<'_> {
+impl HeldState<'_> {
     /// Waits until the connection changes, at most so long.
     pub(crate) fn wait(mut self, most: Duration) -> Self {
         let shared = self.shared;
@@ -41,7 +41,7 @@ impl Held<'_> {
     }
 }
 
-impl Deref for Held<'_> {
+impl Deref for HeldState<'_> {
     type Target = State;
 
     fn deref(&self) -> &State {
@@ -49,13 +49,13 @@ impl Deref for Held<'_> {
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for HeldState<'_> {
     fn deref_mut(&mut self) -> &mut State {
         self.state.as_mut().expect(THERE)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldState<'_> {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
         let mut told = state.mailboxes.told.take();
@@ -91,12 +91,12 @@ impl State {
 #[cfg(feature = "tokio")]
 impl State {
     /// Those that wait for room, and those that are told.
-    pub(crate) fn waiting_for_room(&mut self) -> (&mut Waiters, &mut Told) {
+    pub(crate) fn waiting_for_room(&mut self) -> (&mut Waiters, &mut DueWakers) {
         (&mut self.room_waiters, &mut self.mailboxes.told)
     }
 
     /// Those that wait for a link, and those that are told.
-    pub(crate) fn waiting_for_link(&mut self) -> (&mut Waiters, &mut Told) {
+    pub(crate) fn waiting_for_link(&mut self) -> (&mut Waiters, &mut DueWakers) {
         (&mut self.link_waiters, &mut self.mailboxes.told)
     }
 
