@@ -23,6 +23,7 @@ mod shared;
 mod spawn;
 mod stream;
 mod types;
+mod waiters;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncAnswer, AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};

@@ -9,7 +9,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::net::UnixStream,
     },
 };
@@ -31,10 +31,26 @@ pub const LONGEST_PATH: usize = 107;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
     /// Process id at connect time, which may have been reused since. 0: the kernel has none for us, because the peer lives
-    /// in a PID namespace that ours does not see, as in another container.
+    /// in a PID namespace that ours does not see, as in another container. Below 0: such a process, which is
+    /// [told apart](Socket::peer_told_apart) from others.
     pub pid: i32,
     /// User id as our user namespace has it. [`process::names_user`](super::process::names_user) says whether it is one.
     pub uid: u32,
+}
+
+impl PeerCredentials {
+    /// The user, where the kernel names no process: all that can be said of it then.
+    ///
+    /// ```
+    /// # use bellrope_shm::socket::PeerCredentials;
+    /// assert_eq!(PeerCredentials { pid: 0, uid: 1000 }.user_of_unnamed(), Some(1000));
+    /// assert_eq!(PeerCredentials { pid: -5, uid: 1000 }.user_of_unnamed(), Some(1000));
+    /// assert_eq!(PeerCredentials { pid: 7, uid: 1000 }.user_of_unnamed(), None);
+    /// ```
+    #[must_use]
+    pub fn user_of_unnamed(self) -> Option<u32> {
+        (self.pid <= 0).then_some(self.uid)
+    }
 }
 
 /// What [`Socket::drain`] found.
@@ -126,6 +142,45 @@ impl Socket {
                 let error = io::Error::last_os_error();
                 Err(Errno::from_io_error(&error).map_or(error, named("getsockopt")))
             }
+        }
+    }
+
+    /// As [`Self::peer_credentials`], and a process that the kernel does not name gets a number below 0 of its own, the same for all
+    /// of its connections. Before Linux 6.9 it cannot be told from others: then it is 0.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peer_told_apart(&self) -> io::Result<PeerCredentials> {
+        let peer = self.peer_credentials()?;
+        Ok(PeerCredentials { pid: if peer.pid == 0 { self.unnamed_process() } else { peer.pid }, ..peer })
+    }
+
+    /// A number below 0 for the process at the other end, or 0.
+    fn unnamed_process(&self) -> i32 {
+        /// Of the file system in which each process has an inode of its own, which none has later.
+        const PIDFS: u64 = 0x5049_4446;
+        let mut process: libc::c_int = -1;
+        let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the descriptor is open as long as `self` lives, and the kernel writes at most `size` bytes into a number of that
+        // size.
+        let failed = unsafe {
+            libc::getsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERPIDFD,
+                (&raw mut process).cast(),
+                &raw mut size,
+            )
+        };
+        if failed != 0 || process < 0 {
+            return 0;
+        }
+        // SAFETY: the kernel has made this descriptor for us just now, so nobody else has it.
+        let process = unsafe { OwnedFd::from_raw_fd(process) };
+        let of_its_own = rustix::fs::fstatfs(&process).is_ok_and(|system| u64::try_from(system.f_type) == Ok(PIDFS));
+        match rustix::fs::fstat(&process) {
+            Ok(status) if of_its_own => below_zero(status.st_ino),
+            _ => 0,
         }
     }
 
@@ -275,6 +330,11 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
+/// An inode as a number below 0. It would take two billion processes between two that live until they had the same.
+fn below_zero(inode: u64) -> i32 {
+    -1 - i32::try_from(inode % u64::from(i32::MAX.unsigned_abs())).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,9 +422,13 @@ mod tests {
     // Fault 26.
     #[test]
     fn peers_are_known_by_their_credentials() {
-        let (left, _right) = Socket::pair().unwrap();
+        let (left, right) = Socket::pair().unwrap();
         let peer = left.peer_credentials().unwrap();
         assert_eq!(peer.uid, crate::process::user_id());
         assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+        assert_eq!(left.peer_told_apart().unwrap(), peer, "it has a name");
+        let number = left.unnamed_process();
+        assert!(number <= 0 && number == right.unnamed_process(), "the same process: {number}");
+        assert_eq!([0, 1, (1 << 31) - 2, (1 << 31) - 1].map(below_zero), [-1, -2, i32::MIN + 1, -1]);
     }
 }

@@ -8,7 +8,8 @@ const ACTING: &str = "fleet ";
 pub enum Caller {
     /// A process, with all its connections. Its number may be used again, its number and start together are not.
     Process {
-        /// Its number.
+        /// Its number. Below 0: one that the kernel gave us no number for, because it lives in a PID namespace that ours does not
+        /// see.
         pid: i32,
         /// When it started, in whatever unit.
         started: u64,
@@ -66,6 +67,7 @@ impl Caller {
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Process { pid: pid @ ..0, .. } => write!(f, "process {} of other namespaces", pid.unsigned_abs()),
             Self::Process { pid, .. } => write!(f, "process {pid}"),
             Self::Connection(serial) => write!(f, "connection {serial}"),
             Self::Remote { server, caller } => write!(f, "caller {caller:016x} of server {server:016x} of the fleet"),
@@ -85,5 +87,7 @@ mod tests {
             assert_eq!(Caller::acted_for(other), None, "{other}");
         }
         assert_eq!(Caller::Connection(1).acting_name(), None);
+        let unnamed = Caller::Process { pid: -7, started: 0 };
+        assert_eq!(unnamed.to_string(), "process 7 of other namespaces");
     }
 }

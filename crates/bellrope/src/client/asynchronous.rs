@@ -3,6 +3,7 @@
 mod apart;
 mod driver;
 mod pending;
+mod place;
 mod restart;
 mod sending;
 mod streams;

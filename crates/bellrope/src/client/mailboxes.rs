@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use super::free_list::FreeList;
+use super::{free_list::FreeList, waiters::DueWakers};
 use crate::error::CallError;
 
 #[cfg(test)]
@@ -69,6 +69,8 @@ pub(super) struct Mailboxes {
     by_place: Vec<usize>,
     /// The slots for which a caller waits, in no order.
     waiting: Vec<usize>,
+    /// Those that are woken, or wait no longer.
+    pub(super) told: DueWakers,
 }
 
 impl Mailboxes {
@@ -101,7 +103,7 @@ impl Mailboxes {
         (ticket.generation == generation && ticket.id == id).then_some(ticket)
     }
 
-    /// Stores an event and wakes the caller that waits for it.
+    /// Stores an event and has the caller woken that waits for it.
     pub(super) fn deliver(&mut self, ticket: Ticket, event: Arrival) {
         let Some(mailbox) = self.of(ticket) else { return };
         mailbox.ended |= !matches!(event, Arrival::Chunk(_));
@@ -127,32 +129,40 @@ impl Mailboxes {
     /// writer has nothing to wait for.
     pub(super) fn wait_for(&mut self, ticket: Ticket, role: Waiter, waker: &Waker) -> bool {
         let Some(mailbox) = self.of(ticket) else { return false };
-        *mailbox.waker(role) = Some(waker.clone());
         let waits = !(mailbox.ended && role == Waiter::Writer);
+        let known = mailbox.waker(role);
+        if known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return waits;
+        }
+        if let Some(before) = known.replace(waker.clone()) {
+            self.told.forget(before);
+        }
         self.note_waiting(ticket.slot);
         waits
     }
 
     /// Forgets the caller that waited in this role.
     pub(super) fn stop_waiting(&mut self, ticket: Ticket, role: Waiter) {
-        self.take_waker(ticket, role);
-    }
-
-    /// Wakes the caller that waits in this role.
-    pub(super) fn wake(&mut self, ticket: Ticket, role: Waiter) {
         if let Some(waker) = self.take_waker(ticket, role) {
-            waker.wake();
+            self.told.forget(waker);
         }
     }
 
-    /// Wakes one of all waiting callers.
+    /// Has the caller woken that waits in this role.
+    pub(super) fn wake(&mut self, ticket: Ticket, role: Waiter) {
+        if let Some(waker) = self.take_waker(ticket, role) {
+            self.told.wake(waker);
+        }
+    }
+
+    /// Has one of all waiting callers woken.
     pub(super) fn wake_one(&mut self) {
         let Some(slot) = self.waiting.last().copied() else { return };
         let mailbox = &mut self.slots[slot];
         // One: the other of the same call waits on.
         let waker = mailbox.reader.take().or_else(|| mailbox.writer.take());
         self.note_waiting(slot);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(|waker| self.told.wake(waker));
     }
 
     /// Forgets a call. Returns whether it was still under way.
@@ -190,7 +200,8 @@ impl Mailboxes {
     /// Frees a slot. Returns its queue.
     fn release(&mut self, slot: usize) -> VecDeque<Arrival> {
         let mailbox = &mut self.slots[slot];
-        (mailbox.ticket, mailbox.reader, mailbox.writer) = (None, None, None);
+        mailbox.ticket = None;
+        [mailbox.reader.take(), mailbox.writer.take()].into_iter().flatten().for_each(|waker| self.told.forget(waker));
         let events = std::mem::take(&mut mailbox.events);
         self.note_waiting(slot);
         self.free.push(slot);

@@ -377,6 +377,37 @@ impl CancelToken {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.token.calls().by_number.remove(&self.number);
+        // A waker is anybody's code, so it goes when the lock is free.
+        let _gone = self.token.calls().by_number.remove(&self.number);
+    }
+}
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use std::{sync::mpsc, task::Wake, time::Duration};
+
+    use super::*;
+
+    /// The last of a task that is dropped with its waker, and cancels its calls then.
+    struct Task(CancelToken, mpsc::Sender<()>);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Task {
+        fn drop(&mut self) {
+            self.0.cancel();
+            let _ = self.1.send(());
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_dropped_with_what_a_token_knows_of_it_may_use_the_token() {
+        let (token, (done, heard)) = (CancelToken::new(), mpsc::channel());
+        let waker = Waker::from(Arc::new(Task(token.clone(), done)));
+        let registration = token.insert(Cancelled::Task(waker));
+        std::thread::spawn(move || drop(registration));
+        heard.recv_timeout(Duration::from_secs(60)).expect("the lock is free");
     }
 }

@@ -6,10 +6,11 @@
 //! lost, the [reconnector](super::reconnector) finds it again, and callers without a link wait for that.
 
 mod ending;
+pub(crate) mod held;
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex},
     task::Waker,
     time::{Duration, Instant},
 };
@@ -22,6 +23,8 @@ use bellrope_proto::{
 };
 use bellrope_shm::{socket::Socket, wait::Notifier};
 
+#[cfg(feature = "tokio")]
+use super::waiters::Waiters;
 use super::{
     config::{ClientConfig, ConnectionState, Transport},
     free_list::FreeList,
@@ -68,9 +71,14 @@ pub(crate) struct State {
     /// Whether the leader sleeps, so that it must be woken by hand.
     pub(crate) leader_sleeps: bool,
     /// Async callers that wait for a link.
-    pub(crate) link_waiters: Vec<Waker>,
+    #[cfg(feature = "tokio")]
+    pub(crate) link_waiters: Waiters,
     /// Async callers that wait for room in the request ring.
-    pub(crate) room_waiters: Vec<Waker>,
+    #[cfg(feature = "tokio")]
+    pub(crate) room_waiters: Waiters,
+    /// Whether those who watch the state of the connection are to be told when the lock is free.
+    #[cfg(feature = "tokio")]
+    has_changed: bool,
     pub(crate) closed: bool,
     pub(crate) on_link: Option<OnLink>,
     watchers: Vec<Watcher>,
@@ -109,8 +117,12 @@ impl SharedClient {
             free_list: FreeList::default(),
             led: false,
             leader_sleeps: false,
-            link_waiters: Vec::new(),
-            room_waiters: Vec::new(),
+            #[cfg(feature = "tokio")]
+            link_waiters: Waiters::default(),
+            #[cfg(feature = "tokio")]
+            room_waiters: Waiters::default(),
+            #[cfg(feature = "tokio")]
+            has_changed: false,
             closed: false,
             on_link: None,
             watchers: Vec::new(),
@@ -132,10 +144,6 @@ impl SharedClient {
     pub(crate) fn checked(config: ClientConfig) -> Result<Arc<Self>, ConnectError> {
         let path = config.path.clone();
         Self::new(config).map_err(|source| ConnectError::Io { path, source })
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the client's own breaker for leave to make a call.
@@ -276,10 +284,12 @@ impl State {
 
     /// Tells everybody who waits for a change of the connection. The reconnector calls the watchers, without our lock.
     fn announce(&mut self, shared: &SharedClient, now: ConnectionState) {
-        #[cfg(feature = "tokio")]
-        shared.watch.send_replace(now);
         shared.changed.notify_all();
-        self.link_waiters.drain(..).for_each(Waker::wake);
+        #[cfg(feature = "tokio")]
+        {
+            self.has_changed = true;
+            self.link_waiters.wake(&mut self.mailboxes.told);
+        }
         if !self.watchers.is_empty() {
             self.reconnector.tell(self.watchers.clone(), now);
         }
@@ -422,7 +432,8 @@ impl State {
         let Some(mut link) = self.link.take() else { return false };
         let closed = self.closed;
         self.mailboxes.end_all(self.generation, |id| if closed { CallError::Closed } else { link.loss(id) });
-        self.room_waiters.drain(..).for_each(Waker::wake);
+        #[cfg(feature = "tokio")]
+        self.wake_for_room();
         true
     }
 

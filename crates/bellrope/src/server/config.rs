@@ -68,6 +68,10 @@ pub struct ServerConfig {
     pub budget_grace: Duration,
     /// How long a client may leave answers unread that the server holds for it, or a large request unfinished, before its
     /// connection is closed. Default 30 s. In files `stall_timeout_ms`.
+    ///
+    /// A handler that waits on a [blocking thread](Self::blocking_threads) for its caller to send or to read gives that up after
+    /// so long at once, and after so long in all with a second more for each 16 MiB that came or went, as long as other calls wait
+    /// for a thread; for the second limit none of them must have had one for a second.
     #[serde(rename = "stall_timeout_ms", with = "millis")]
     pub stall_timeout: Duration,
     /// How long the server goes on without any connection. Then it ends in good order; a new one waits for its first client

@@ -27,7 +27,7 @@ use super::{
     config::{FixedSettings, ServerConfig, breaker_setting},
     handler::registry::Registry,
     limits::{LiveSettings, changed_to, differences},
-    log_limit::LogLimit,
+    log_limit::{LeftOut, LogLimit},
 };
 #[cfg(feature = "tokio")]
 use crate::server::{calls::claims::Claims, handler::owned_call::TokenNames};
@@ -149,10 +149,10 @@ impl Core {
     }
 
     /// Charges a break of the protocol to the process that it came from.
-    pub(crate) fn charge(&self, pid: i32) {
-        if self.penalties.charge(pid, self.live.violations(), Instant::now()) && self.may_log(pid) {
+    pub(crate) fn charge(&self, peer: PeerCredentials) {
+        if self.penalties.charge(peer.pid, self.live.violations(), Instant::now()) && self.may_log(peer) {
             tracing::warn!(
-                pid,
+                pid = peer.pid,
                 "this process broke the protocol over and over: its handshakes wait (violation_allowance, \
                  violation_pause_ms)"
             );
@@ -160,15 +160,19 @@ impl Core {
     }
 
     /// Whether a line about this process may be logged. What is left out is counted, and reported with the next line.
-    pub(crate) fn may_log(&self, pid: i32) -> bool {
-        match self.log_limit.admits(pid, Instant::now()) {
+    pub(crate) fn may_log(&self, peer: PeerCredentials) -> bool {
+        match self.log_limit.admits(peer, Instant::now()) {
             None => {
                 self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
                 false
             }
-            Some(left_out) => {
-                if left_out > 0 {
-                    tracing::warn!(pid, left_out, "lines about this client were left out");
+            Some(LeftOut { of_this, of_others }) => {
+                if of_this > 0 {
+                    let (pid, uid) = (peer.pid, peer.user_of_unnamed());
+                    tracing::warn!(pid, uid, left_out = of_this, "lines about this client were left out");
+                }
+                if of_others > 0 {
+                    tracing::warn!(left_out = of_others, "lines about other clients were left out");
                 }
                 true
             }

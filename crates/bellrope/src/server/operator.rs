@@ -44,8 +44,11 @@ impl Operator {
                     payload => serde_json::from_slice(payload).map_err(|error| refuse(error.to_string()))?,
                 };
                 let breakers = steer(&*breaker.metrics()?, &request, |name| {
-                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                    log(name, &request, call.connection(), &mut lines);
+                    let left_out = admits(&mut lines.lock().unwrap_or_else(PoisonError::into_inner));
+                    // Whoever takes the lines may take long, or have a breaker steered.
+                    if let Some(left_out) = left_out {
+                        log(name, &request, call.connection(), left_out);
+                    }
                 })?;
                 serde_json::to_writer(reply, &breakers).map_err(std::io::Error::from)?;
                 Ok(())
@@ -89,15 +92,19 @@ fn steer(metrics: &Metrics, request: &BreakerRequest, steered: impl FnOnce(&str)
     Ok(Breakers { breakers: metrics.snapshot().breakers.into_iter().map(BreakerRow::from).collect() })
 }
 
-/// Logs who steered a breaker, or counts what is left out.
-fn log(name: &str, request: &BreakerRequest, connection: u64, (debt, left_out): &mut (Debt, u64)) {
+/// Whether a line may come now, and how many were left out before it. Else it counts as left out.
+fn admits((debt, left_out): &mut (Debt, u64)) -> Option<u64> {
     if debt.take(LINES, Instant::now()).is_err() {
         *left_out += 1;
-        return;
+        return None;
     }
-    if *left_out > 0 {
-        tracing::warn!(target: TARGET, left_out = *left_out, "lines about steered breakers were left out");
-        *left_out = 0;
+    Some(std::mem::take(left_out))
+}
+
+/// Logs who steered a breaker.
+fn log(name: &str, request: &BreakerRequest, connection: u64, left_out: u64) {
+    if left_out > 0 {
+        tracing::warn!(target: TARGET, left_out, "lines about steered breakers were left out");
     }
     let action = &request.action;
     tracing::warn!(target: TARGET, connection, message_type = name, ?action, "a breaker was steered by hand");

@@ -7,6 +7,7 @@ use std::{io::Write as _, sync::Arc};
 
 use super::{
     ServerBuilder,
+    calls::blocking_pool::CallerPatience,
     error::HandlerError,
     handler::{
         owned_call::OwnedCall,
@@ -21,9 +22,10 @@ impl ServerBuilder {
     /// Callers use [`Client::call_writer`](crate::Client::call_writer), or any other form of a client stream.
     ///
     /// It runs on a thread that may block, as one of [`Self::unary_blocking`], which it holds for as long as its caller takes
-    /// to send: a caller that should take no longer than so and so gives its call a time-out. Of one that sends nothing for
-    /// `stall_timeout_ms` while other calls wait for a thread, reading fails. The handler holds `stream_window` and one part in memory, not the request;
-    /// `max_message_bytes` does not bound it, so a handler that keeps what it reads must count.
+    /// to send: a caller that should take no longer than so and so gives its call a time-out. While other calls wait for a thread,
+    /// [reading fails](crate::server::RequestReader) of one that sends nothing for `stall_timeout_ms`, or too little in all. The
+    /// handler holds `stream_window` and one part in memory, not the request; `max_message_bytes` does not bound it, so a handler
+    /// that keeps what it reads must count.
     ///
     /// ```
     /// use std::io::{BufRead as _, Write as _};
@@ -66,7 +68,9 @@ impl ServerBuilder {
 
     /// Registers a handler that is given its request whole and writes its reply part by part, however large it is, at the
     /// pace of its reader. Callers use [`Client::call_reader`](crate::Client::call_reader), or any other form of a server
-    /// stream. It runs on a thread that may block, and holds no more of the reply than two parts of 32 KiB.
+    /// stream. It runs on a thread that may block, and holds no more of the reply than two parts of 32 KiB. While other calls
+    /// wait for a thread, [writing fails](crate::server::ReplyWriter) for one that reads nothing for `stall_timeout_ms`, or too
+    /// little in all.
     ///
     /// ```
     /// use std::io::{BufRead as _, Write as _};
@@ -95,7 +99,7 @@ impl ServerBuilder {
         let (handler, pool) = (Arc::new(handler), self.blocking.clone());
         let handler = move |call: OwnedCall, parts: ChunkSender| {
             let handler = Arc::clone(&handler);
-            let run = pool.run(call, move |call, _| write_whole(parts, |reply| handler(call, reply)));
+            let run = pool.run(call, move |call, patience| write_whole(parts, patience, |reply| handler(call, reply)));
             Box::pin(run) as _
         };
         self.registry.add(name, Handler::ServerStream(Box::new(handler)));
@@ -137,8 +141,8 @@ impl ServerBuilder {
         let handler = move |call: OwnedCall, incoming: ChunkReceiver, outgoing: ChunkSender| {
             let handler = Arc::clone(&handler);
             let run = pool.run(call, move |call, patience| {
-                let mut request = RequestReader::new(incoming, patience);
-                write_whole(outgoing, |reply| handler(call, &mut request, reply))
+                let mut request = RequestReader::new(incoming, patience.clone());
+                write_whole(outgoing, patience, |reply| handler(call, &mut request, reply))
             });
             Box::pin(run) as _
         };
@@ -150,9 +154,10 @@ impl ServerBuilder {
 /// Has a reply written, and sends what is left of it: of one that failed, nothing more.
 fn write_whole(
     parts: ChunkSender,
+    patience: CallerPatience,
     write: impl FnOnce(&mut ReplyWriter) -> Result<(), HandlerError>,
 ) -> Result<(), HandlerError> {
-    let mut reply = ReplyWriter::new(parts);
+    let mut reply = ReplyWriter::new(parts, patience);
     write(&mut reply)?;
     Ok(reply.flush()?)
 }

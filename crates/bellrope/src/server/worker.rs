@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     hot: Vec<usize>,
     /// The connections with priority; they are not in `hot`. They are polled whenever the worker is awake.
     priority: Vec<usize>,
+    /// When they may have a turn again, in ticks, because others have waited for them. 0: at once.
+    priority_rests: u64,
     /// Those of them that are armed while the worker sleeps.
     armed_priority: Vec<usize>,
     /// Connections that wait for the buffer budget while we sleep.
@@ -125,6 +127,7 @@ impl Worker {
             free: Vec::new(),
             hot: Vec::new(),
             priority: Vec::new(),
+            priority_rests: 0,
             armed_priority: Vec::new(),
             starved: Vec::new(),
             #[cfg(feature = "tokio")]
@@ -328,7 +331,7 @@ impl Worker {
         if self.cut_short.visits.is_some() {
             self.put_visits_in_turns();
         }
-        let mut worked = self.visit_priority();
+        let (mut worked, mut others_worked) = (self.visit_priority(), false);
         let (mut place, mut next_look) = (0, self.worked + VISITS_PER_LOOK);
         // Those that come in meanwhile again and again do not keep the round from ending.
         let mut left = 2 * self.hot.len() + EVENTS;
@@ -370,7 +373,7 @@ impl Worker {
                     }
                 }
                 Ok(_) => {
-                    worked = true;
+                    (worked, others_worked) = (true, true);
                     self.worked += 1;
                 }
                 // That takes it off the list, so that another stands at this place now.
@@ -389,6 +392,9 @@ impl Worker {
             if self.worked >= next_look {
                 next_look = self.worked + VISITS_PER_LOOK;
             }
+        }
+        if !others_worked {
+            self.priority_rests = 0;
         }
         worked
     }
@@ -410,25 +416,6 @@ impl Worker {
             }
             self.visit_priority();
         }
-    }
-
-    /// Gives every connection with priority a turn.
-    #[inline]
-    fn visit_priority(&mut self) -> bool {
-        let mut worked = false;
-        let mut place = 0;
-        while let Some(&index) = self.priority.get(place) {
-            place += 1;
-            let Some(session) = &mut self.sessions[index] else { continue };
-            if !session.connection.is_ready() && !session.connection.wants_room() {
-                continue;
-            }
-            match self.visitor.visit(session, &mut Turn::default(), u32::MAX) {
-                Ok(visit) => worked |= visit != Visit::Nothing,
-                Err(violation) => self.end(index, violation.into()),
-            }
-        }
-        worked
     }
 
     /// Prepares every hot connection for our sleep. Answers `false` if one of them has something to do after all.
@@ -486,15 +473,13 @@ impl Worker {
             self.leave_alone(index);
         }
         why.log(&self.core, &session);
+        // Where we end all connections, clients have yet to read.
+        let all_end = self.core.draining.load(Ordering::Acquire) || self.core.stopping.load(Ordering::Acquire);
+        if matches!(why, Closing::HungUp) && !all_end {
+            session.free_pages();
+        }
         drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.
-        let metrics = &self.core.metrics;
-        metrics.closed.fetch_add(1, Relaxed);
-        match why {
-            Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
-            Closing::Stalled | Closing::LetOthersWait { .. } => metrics.stalled.fetch_add(1, Relaxed),
-            Closing::Io(_) => metrics.broken.fetch_add(1, Relaxed),
-            Closing::HungUp | Closing::GivesWay(_) => 0,
-        };
+        why.count(&self.core.metrics);
     }
 }

@@ -437,8 +437,9 @@ impl Metrics {
     pub fn snapshot(&self) -> Snapshot {
         let sum = |of: &dyn Fn(&Shard) -> u64| self.shards.iter().map(|shard| of(shard)).sum::<u64>();
         let now = Instant::now();
-        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let breakers = breakers.iter().map(|(name, breaker)| (name.clone(), breaker.snapshot(now))).collect();
+        // Those that show something more, below, may ask for a breaker.
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let breakers = breakers.into_iter().map(|(name, breaker)| (name, breaker.snapshot(now))).collect();
         let shown = self.names.iter().enumerate().filter_map(|(index, name)| Some((index, name.get()?)));
         let types = shown.map(|(index, name)| TypeSnapshot {
             name: name.clone(),

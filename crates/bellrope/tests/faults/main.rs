@@ -8,6 +8,7 @@ mod fake_server;
 mod half_hellos;
 mod handshakes;
 mod memory;
+mod newcomers;
 mod offenders;
 mod panics;
 mod places;

@@ -189,6 +189,44 @@ fn one_that_sends_nothing_keeps_its_thread_only_as_long_as_no_other_call_waits_f
     }
 }
 
+// Fault 59.
+#[test]
+fn one_that_reads_a_little_now_and_then_keeps_no_thread_that_another_call_waits_for() {
+    use std::io::{Read as _, Write as _};
+
+    for transport in [Transport::Shm, Transport::Stream] {
+        let (_home, path) = home();
+        let _server = Server::builder()
+            .config(ServerConfig::new().blocking_threads(1).stall_timeout(Duration::from_millis(200)))
+            .unary_writer("endless", |_, reply| {
+                while reply.write_all(&[7; 4_096]).is_ok() {}
+                reply.write_all(b"what comes behind a hole").unwrap_err();
+                // It passes over the error, and its caller is told all the same.
+                Ok(())
+            })
+            .unary_blocking("block", |call| Ok(call.payload().to_vec()))
+            .bind(&path)
+            .unwrap();
+        let connect = || Client::with(ClientConfig::new(&path).transport(transport)).unwrap();
+        let (slow, other) = (connect(), connect());
+        let mut reply = slow.call_reader("endless", b"").unwrap();
+        let mut part = [0; 8_192];
+        reply.read_exact(&mut part).unwrap();
+        let calling =
+            std::thread::spawn(move || other.call_with("block", b"ding", &CallOptions::new().timeout(PATIENCE)));
+        // Slowly, and never so slowly that nothing goes at all.
+        let mut read = || reply.read_exact(&mut part).map(|()| assert_eq!(part, [7; 8_192]));
+        let mut ended = Ok(());
+        while ended.is_ok() && !calling.is_finished() {
+            std::thread::sleep(Duration::from_millis(2));
+            ended = read();
+        }
+        assert_eq!(calling.join().unwrap().unwrap(), b"ding", "{transport:?}");
+        let error = ended.and_then(|()| reply.read_to_end(&mut Vec::new())).unwrap_err().to_string();
+        assert!(error.contains("stall_timeout_ms"), "{error}");
+    }
+}
+
 // Faults 34, 58.
 #[test]
 fn what_goes_on_although_its_call_was_cancelled_counts_in_the_budget_until_it_ends() {

@@ -22,6 +22,7 @@ mod streams;
 mod table;
 mod transports;
 mod turns;
+mod wakers;
 
 use bellrope_testkit::support::TestServer;
 

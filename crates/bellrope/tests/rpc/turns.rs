@@ -1,13 +1,17 @@
 //! Whatever one connection has sent, the others have their turns in between.
 
 use std::{
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     task::Poll,
+    time::Duration,
 };
 
 use bellrope::{
     Client, Server,
-    client::Connection,
+    client::{ClientConfig, Connection},
     server::{OwnedCall, ServerConfig},
 };
 
@@ -64,7 +68,7 @@ fn a_connection_with_many_slow_calls_lets_one_that_slept_have_its_turn() {
             slow.note(HOSTILE);
             slow.wait_at_the_gate();
             // Longer than a turn may last.
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             Ok(())
         })
         .unary("quick", move |_, _| {
@@ -189,4 +193,56 @@ fn a_call_waits_for_a_few_polls_of_another_connections_thousand() {
             assert!(bounded, "a {honest} beside {hostile}s: polls of the others before each of its own: {waits:?}");
         }
     }
+}
+
+// Fault 63.
+#[test]
+fn many_others_have_their_turns_between_slow_calls_of_those_with_priority() {
+    const URGENT: usize = 8;
+    const OTHERS: u64 = 30;
+    const TRIES: usize = 20;
+    let slow = Arc::new(AtomicU64::new(0));
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("turns.sock");
+    let _server = Server::builder()
+        .config(ServerConfig::new().workers(1))
+        .unary("slow", {
+            let slow = Arc::clone(&slow);
+            move |_, _| {
+                slow.fetch_add(1, SeqCst);
+                std::thread::sleep(Duration::from_millis(2));
+                Ok(())
+            }
+        })
+        .in_place("echo", |_| Ok(()))
+        .bind(&path)
+        .unwrap();
+    let config = ClientConfig::new(&path).priority(true);
+    let urgent: Vec<_> = (0..URGENT)
+        .map(|_| {
+            let mut urgent = Connection::with(&config).unwrap();
+            let slow = urgent.message_type("slow").unwrap();
+            // More than all tries could need.
+            (0..1_000).for_each(|_| assert!(urgent.queue(slow, b"").unwrap().is_some()));
+            urgent.flush();
+            urgent
+        })
+        .collect();
+    let mut others: Vec<_> = (0..OTHERS).map(|_| Connection::connect(&path).unwrap()).collect();
+    let echo = others[0].message_type("echo").unwrap();
+    eventually("those with priority are at work", || slow.load(SeqCst) > 0);
+    let mut slow_meanwhile = || {
+        let before = slow.load(SeqCst);
+        for other in &mut others {
+            assert!(other.queue(echo, b"ding").unwrap().is_some());
+            other.flush();
+        }
+        for other in &mut others {
+            other.wait(&mut Vec::new()).unwrap().outcome.unwrap();
+        }
+        slow.load(SeqCst) - before
+    };
+    // With each of them in between there are eight for each of the others. On a busy machine some run before the others have come.
+    assert!((0..TRIES).any(|_| slow_meanwhile() < 3 * OTHERS), "they always wait for all of those with priority");
+    drop(urgent);
 }

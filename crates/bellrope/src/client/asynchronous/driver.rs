@@ -32,7 +32,7 @@ pub(super) fn settle(shared: &SharedClient, state: &mut State) {
         match state.arm(!state.room_waiters.is_empty()) {
             Ok(Rest::Look | Rest::Check) if state.link.is_some() => {
                 // There is something to take, or there is room.
-                state.room_waiters.drain(..).for_each(std::task::Waker::wake);
+                state.wake_for_room();
             }
             Ok(_) => return,
             // The violation is noted in the link: this pump ends every call.
@@ -76,7 +76,7 @@ async fn drive(shared: Weak<SharedClient>, socket: UnixStream, generation: u64) 
             tracing::debug!(%error, "the connection is lost");
         }
         // The ring may have been for room.
-        state.room_waiters.drain(..).for_each(std::task::Waker::wake);
+        state.wake_for_room();
         settle(&shared, &mut state);
         if state.link.is_none() {
             return;

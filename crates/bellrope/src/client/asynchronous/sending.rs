@@ -23,6 +23,7 @@ use super::{
     apart::apart,
     driver::settle,
     pending::Pending,
+    place::Place,
 };
 use crate::error::{CallError, ConnectError};
 
@@ -67,13 +68,16 @@ impl AsyncClient {
     ) -> Result<Pending, CallError> {
         loop {
             self.await_link().await?;
-            let begun = poll_fn(|context| self.poll_begin(context, target, style, payload, deadline, options)).await?;
+            let mut place = Place::for_room(&self.shared);
+            let begun =
+                poll_fn(|context| self.poll_begin(context, &mut place, target, style, payload, deadline, options))
+                    .await?;
             let Some((ticket, parts)) = begun else { continue };
             let registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
             let pending = Pending::new(&self.shared, ticket, registration);
             if let Some((message_type, mut sending)) = parts {
                 poll_fn(|context| {
-                    self.poll_room(context, |state| {
+                    self.poll_room(context, &mut place, |state| {
                         state.push(ticket, &mut sending, message_type, payload, left(deadline), options.said())
                     })
                 })
@@ -85,9 +89,11 @@ impl AsyncClient {
 
     /// Sends a call as soon as there is room. `None`: the link is lost.
     #[expect(clippy::type_complexity, reason = "a call, and what is left to send of it")]
+    #[expect(clippy::too_many_arguments, reason = "all of it is what `send` knows of the call")]
     fn poll_begin(
         &self,
         context: &Context<'_>,
+        place: &mut Place<'_>,
         target: Target<'_>,
         style: Style,
         payload: &[u8],
@@ -95,7 +101,7 @@ impl AsyncClient {
         options: &CallOptions,
     ) -> Poll<Result<Option<(Ticket, Option<(MessageType, Sending)>)>, CallError>> {
         let mut begun = None;
-        let polled = self.poll_room(context, |state| {
+        let polled = self.poll_room(context, place, |state| {
             let Some(link) = &state.link else { return Ok(true) };
             let message_type = match link.types.find_styled(target, style) {
                 Ok(found) => found,
@@ -119,12 +125,13 @@ impl AsyncClient {
     fn poll_room(
         &self,
         context: &Context<'_>,
+        place: &mut Place<'_>,
         mut attempt: impl FnMut(&mut State) -> Result<bool, CallError>,
     ) -> Poll<Result<(), CallError>> {
         let mut state = self.shared.lock();
         match attempt(&mut state) {
             Ok(true) => return Poll::Ready(Ok(())),
-            Ok(false) => state.room_waiters.push(context.waker().clone()),
+            Ok(false) => place.wait(&mut state, context),
             Err(error) => {
                 settle(&self.shared, &mut state);
                 return Poll::Ready(Err(error));
@@ -136,13 +143,14 @@ impl AsyncClient {
 
     /// Waits for the reconnector to find the server again.
     pub(super) async fn await_link(&self) -> Result<(), CallError> {
+        let mut place = Place::for_link(&self.shared);
         let found = poll_fn(|context| {
             let mut state = self.shared.lock();
             match state.connection_state() {
                 ConnectionState::Connected => Poll::Ready(Ok(())),
                 ConnectionState::Closed => Poll::Ready(Err(CallError::Closed)),
                 ConnectionState::Reconnecting => {
-                    state.link_waiters.push(context.waker().clone());
+                    place.wait(&mut state, context);
                     Poll::Pending
                 }
             }

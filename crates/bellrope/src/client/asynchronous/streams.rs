@@ -19,6 +19,7 @@ use super::{
     },
     driver::settle,
     pending::Pending,
+    place::Place,
     restart::Restart,
 };
 use crate::error::CallError;
@@ -142,7 +143,8 @@ impl AsyncChunkSink {
     /// [`CallError::ChunkTooLarge`] if the chunk is larger than a quarter of the ring;
     /// [`CallError::DeadlineExceeded`]; an error of the connection.
     pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
-        let sent = poll_fn(|context| self.poll_send(context, chunk));
+        let mut place = Place::for_room(&self.shared);
+        let sent = poll_fn(|context| self.poll_send(context, &mut place, chunk));
         match self.deadline {
             None => sent.await,
             Some(deadline) => timeout_at(deadline.into(), sent).await.unwrap_or(Err(CallError::DeadlineExceeded)),
@@ -152,7 +154,7 @@ impl AsyncChunkSink {
     /// Ends the stream. [Example](super::AsyncClient).
     pub fn finish(self) {}
 
-    fn poll_send(&self, context: &Context<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
+    fn poll_send(&self, context: &Context<'_>, place: &mut Place<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
         let (shared, ticket) = (&self.shared, self.ticket);
         let mut state = shared.lock();
         let waits = match state.send_chunk(ticket, chunk) {
@@ -160,7 +162,7 @@ impl AsyncChunkSink {
             Ok(Sent::Ended) => return Poll::Ready(Ok(false)),
             Ok(Sent::NoCredit) => state.wait_for(ticket, Waiter::Writer, context.waker()),
             Ok(Sent::NoRoom) => {
-                state.room_waiters.push(context.waker().clone());
+                place.wait(&mut state, context);
                 true
             }
             Err(error) => {

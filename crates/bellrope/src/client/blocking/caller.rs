@@ -3,7 +3,7 @@
 //! so it pays no hop between threads.
 
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Wake, Waker},
     thread::Thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use super::super::{
     link::{Rest, SWEEP},
     mailboxes::{Arrival, Ticket, Waiter},
     options::{CallOptions, Registration},
-    shared::{Begun, Sent, SharedClient, State},
+    shared::{Begun, Sent, SharedClient, State, held::HeldState},
     spawn::{Spawn, SpawnError},
     types::{MessageType, Target, TypeTable},
 };
@@ -231,10 +231,10 @@ impl Caller {
     /// Waits for the reconnector to find the server again.
     fn await_link<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: HeldState<'a>,
         deadline: Instant,
         options: &CallOptions,
-    ) -> Result<MutexGuard<'a, State>, CallError> {
+    ) -> Result<HeldState<'a>, CallError> {
         let deadline = deadline.min(from_now(self.shared.config.reconnect_timeout));
         loop {
             match state.connection_state() {
@@ -253,17 +253,12 @@ impl Caller {
                 return Ok(self.shared.lock());
             }
             let most = if options.cancel.is_some() { left.min(TOKEN_PAUSE) } else { left };
-            let waited = self.shared.changed.wait_timeout(state, most);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = state.wait(most);
         }
     }
 
     /// Waits until the server has taken requests.
-    fn wait_for_room<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        deadline: Instant,
-    ) -> Result<MutexGuard<'a, State>, CallError> {
+    fn wait_for_room<'a>(&'a self, mut state: HeldState<'a>, deadline: Instant) -> Result<HeldState<'a>, CallError> {
         self.shared.pump(&mut state);
         let now = Instant::now();
         if now >= deadline {
@@ -360,11 +355,7 @@ impl Caller {
     }
 
     /// Watches the socket for everybody, once.
-    fn lead<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        deadline: Option<Instant>,
-    ) -> Result<MutexGuard<'a, State>, CallError> {
+    fn lead<'a>(&'a self, mut state: HeldState<'a>, deadline: Option<Instant>) -> Result<HeldState<'a>, CallError> {
         // Without a link every call has ended, ours as well.
         let Some(link) = &mut state.link else { return Ok(state) };
         match link.rest(false)? {
@@ -401,11 +392,11 @@ impl Caller {
     /// Waits until the leader has something for us, or hands the lead over to us.
     fn follow<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: HeldState<'a>,
         ticket: Ticket,
         role: Waiter,
         deadline: Option<Instant>,
-    ) -> Result<MutexGuard<'a, State>, CallError> {
+    ) -> Result<HeldState<'a>, CallError> {
         let left = time_left(deadline)?;
         if state.wait_for(ticket, role, &Waker::from(Arc::new(Unpark(std::thread::current())))) {
             drop(state);

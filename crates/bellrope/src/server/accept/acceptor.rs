@@ -129,13 +129,13 @@ impl Acceptor {
             self.give_up(&unfinished, HandshakeStatus::Draining, text);
         }
         while let Some((peer, socket)) = self.accepted.pop() {
-            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
+            self.refuse(&socket, peer, HandshakeStatus::Draining, text);
         }
         for WaitingHandshake { socket, peer, .. } in std::mem::take(&mut self.waiting) {
-            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
+            self.refuse(&socket, peer, HandshakeStatus::Draining, text);
         }
         while let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() {
-            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
+            self.refuse(&socket, peer, HandshakeStatus::Draining, text);
         }
     }
 
@@ -172,7 +172,7 @@ impl Acceptor {
         }
         let deadlines = self.half_open.iter().map(|(_, unfinished)| unfinished.deadline());
         let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until);
-        let next = next.chain(self.newcomers.first().map(|first| first.deadline));
+        let next = next.chain(self.newcomers.due());
         let next = next.chain(self.retirement.due(&self.core)).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
@@ -192,7 +192,7 @@ impl Acceptor {
         if self.waiting.len() < self.core.live.max_half_open() as usize {
             self.waiting.push(WaitingHandshake { socket, peer, due, turned_away });
         } else {
-            self.turn_away(&socket, peer.pid, turned_away.unwrap_or(patience));
+            self.turn_away(&socket, peer, turned_away.unwrap_or(patience));
         }
     }
 
@@ -207,7 +207,7 @@ impl Acceptor {
         let key = self.next_place(peer);
         match self.poller.add(&half_open.socket, key) {
             Ok(()) => self.half_open.insert(key, peer, UnfinishedHandshake::Hello(half_open)),
-            Err(error) => self.refuse(&half_open.socket, peer.pid, HandshakeStatus::Full, &reason(&error)),
+            Err(error) => self.refuse(&half_open.socket, peer, HandshakeStatus::Full, &reason(&error)),
         }
     }
 
@@ -230,12 +230,12 @@ impl Acceptor {
     fn give_up(&self, unfinished: &UnfinishedHandshake, status: HandshakeStatus, text: &str) {
         let _ = self.poller.remove(unfinished.socket());
         match unfinished {
-            UnfinishedHandshake::Hello(half_open) => self.refuse(&half_open.socket, half_open.peer.pid, status, text),
+            UnfinishedHandshake::Hello(half_open) => self.refuse(&half_open.socket, half_open.peer, status, text),
             UnfinishedHandshake::Pages(paging) => {
                 self.core.metrics.closed.fetch_add(1, Relaxed);
                 self.core.metrics.unfinished.fetch_add(1, Relaxed);
                 let (pid, sent, whole) = (paging.peer.pid, paging.sent(), paging.whole());
-                if self.core.may_log(pid) {
+                if self.core.may_log(paging.peer) {
                     tracing::warn!(
                         pid,
                         "connection closed in mid-handshake: its client took {sent} of {whole} bytes of the pages of \
@@ -294,9 +294,9 @@ impl Acceptor {
             HelloOutcome::Hello(hello) => self.admit(socket, peer, hello),
             HelloOutcome::Refuse(status, text) => {
                 if status == HandshakeStatus::Malformed {
-                    self.core.charge(peer.pid);
+                    self.core.charge(peer);
                 }
-                self.refuse(&socket, peer.pid, status, &text);
+                self.refuse(&socket, peer, status, &text);
             }
             HelloOutcome::Gone(error) => {
                 self.gone(peer.pid, &error.unwrap_or_else(|| io::Error::other("the client hung up before its hello")));
@@ -309,11 +309,11 @@ impl Acceptor {
     fn admit(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello) {
         KillPoint::Heard.reached();
         if self.core.draining.load(Acquire) || self.core.stopping.load(Acquire) {
-            return self.refuse(&socket, peer.pid, HandshakeStatus::Draining, "the server is going away");
+            return self.refuse(&socket, peer, HandshakeStatus::Draining, "the server is going away");
         }
         if hello.transport == Transport::Stream && !self.core.fixed.stream_transport {
             let text = "connections over the socket alone, transport 1, are switched off here (stream_transport)";
-            return self.refuse(&socket, peer.pid, HandshakeStatus::Transport, text);
+            return self.refuse(&socket, peer, HandshakeStatus::Transport, text);
         }
         let now = Instant::now();
         // Those who wait for a place come first.
@@ -321,18 +321,18 @@ impl Acceptor {
         match self.core.connection_limits.take(&self.core.live, peer, hello.class == PRIORITY) {
             Ok(slot) => self.assign(socket, peer, hello, slot),
             Err(shortage) => {
-                if shortage.giver.is_none() || self.newcomers.len() >= self.core.live.max_half_open() as usize {
-                    return self.refuse(&socket, peer.pid, HandshakeStatus::Full, &shortage.text);
+                if shortage.giver.is_none() || !self.may_wait(peer) {
+                    return self.refuse(&socket, peer, HandshakeStatus::Full, &shortage.text);
                 }
                 let deadline = now + self.core.live.handshake_timeout() / 2;
-                self.newcomers.push(Newcomer { socket, peer, hello, deadline });
+                self.newcomers.push(Newcomer { socket, peer, hello, deadline, text: shortage.text });
                 self.seat_newcomers(now);
             }
         }
     }
 
     /// Lets those in for whom a place was found, and asks the workers for one for the next.
-    fn seat_newcomers(&mut self, now: Instant) {
+    fn seat_some(&mut self) {
         while let Some(first) = self.newcomers.first() {
             let is_priority = first.hello.class == PRIORITY;
             let shortage = match self.core.connection_limits.take(&self.core.live, first.peer, is_priority) {
@@ -346,7 +346,7 @@ impl Acceptor {
             if !self.newcomers.is_asking() && shortage.giver.is_some_and(|giver| self.pages_give_way(&giver)) {
                 continue;
             }
-            match self.newcomers.step(&shortage, self.workers.len(), now) {
+            match self.newcomers.step(&shortage, self.workers.len()) {
                 Step::Wait => return,
                 Step::Ask(way) => {
                     for worker in &self.workers {
@@ -357,7 +357,7 @@ impl Acceptor {
                 }
                 Step::Refuse => {
                     let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() else { return };
-                    self.refuse(&socket, peer.pid, HandshakeStatus::Full, &shortage.text);
+                    self.refuse(&socket, peer, HandshakeStatus::Full, &shortage.text);
                 }
             }
         }
@@ -396,7 +396,7 @@ impl Acceptor {
                 let is_full =
                     matches!(shortage(&error), Some(Shortage::ProcessDescriptors | Shortage::MachineDescriptors));
                 let status = if only_this || is_full { HandshakeStatus::Full } else { HandshakeStatus::Transport };
-                self.refuse(&socket, peer.pid, status, &reason(&error));
+                self.refuse(&socket, peer, status, &reason(&error));
             }
         }
     }
@@ -420,18 +420,19 @@ impl Acceptor {
         }
     }
 
-    fn turn_away(&self, socket: &Socket, pid: i32, wait: Duration) {
+    fn turn_away(&self, socket: &Socket, peer: PeerCredentials, wait: Duration) {
         let text = format!(
             "this process broke the protocol over and over; come back in {} ms (violation_allowance, violation_pause_ms)",
             wait.as_millis()
         );
-        self.refuse(socket, pid, HandshakeStatus::Paced, &text);
+        self.refuse(socket, peer, HandshakeStatus::Paced, &text);
     }
 
-    fn refuse(&self, socket: &Socket, pid: i32, status: HandshakeStatus, text: &str) {
+    fn refuse(&self, socket: &Socket, peer: PeerCredentials, status: HandshakeStatus, text: &str) {
         self.core.metrics.refused.fetch_add(1, Relaxed);
-        if self.core.may_log(pid) {
-            tracing::warn!(pid, reason = %status, "connection refused: {text}");
+        if self.core.may_log(peer) {
+            let (pid, uid) = (peer.pid, peer.user_of_unnamed());
+            tracing::warn!(pid, uid, reason = %status, "connection refused: {text}");
         }
         // A client that does not take it has gone, or does not read: then there is nobody to tell.
         let _ = socket.send(&encode_refusal(status, text));
@@ -454,7 +455,7 @@ impl Acceptor {
                 None => self.listen(socket, peer),
                 Some(wait) => {
                     let left = wait.saturating_sub(self.core.live.handshake_timeout() / 2);
-                    self.turn_away(&socket, peer.pid, left);
+                    self.turn_away(&socket, peer, left);
                 }
             }
         }

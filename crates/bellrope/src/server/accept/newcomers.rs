@@ -4,7 +4,6 @@
 //! It knows no thread: who asks the workers, and what they close, is their own business.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -15,7 +14,10 @@ use std::{
 use bellrope_proto::handshake::Hello;
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::connection_limits::{Giver, NoPlace};
+use super::{
+    by_process::ByProcess,
+    connection_limits::{Giver, NoPlace},
+};
 
 /// A client that has said hello, and waits for a place.
 pub(crate) struct Newcomer {
@@ -23,6 +25,8 @@ pub(crate) struct Newcomer {
     pub(crate) peer: PeerCredentials,
     pub(crate) hello: Hello,
     pub(crate) deadline: Instant,
+    /// Which limit is in the way.
+    pub(crate) text: String,
 }
 
 /// What every worker is asked: to close one connection of this process, if none of them has yet.
@@ -36,10 +40,10 @@ pub(crate) struct GiveWay {
     claimed: AtomicBool,
 }
 
-/// Those who wait, the first of them first, and what the workers were asked for it.
+/// Those who wait, of each process in turn, and what the workers were asked for the first.
 #[derive(Default)]
 pub(crate) struct Newcomers {
-    waiting: VecDeque<Newcomer>,
+    waiting: ByProcess<Newcomer>,
     asked: Option<Arc<GiveWay>>,
 }
 
@@ -73,21 +77,35 @@ impl Newcomers {
     }
 
     pub(crate) fn push(&mut self, newcomer: Newcomer) {
-        self.waiting.push_back(newcomer);
+        self.waiting.push(newcomer.peer, newcomer);
     }
 
     pub(crate) fn first(&self) -> Option<&Newcomer> {
-        self.waiting.front()
+        self.waiting.first()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Newcomer> {
-        self.waiting.pop_front()
+        self.waiting.pop().map(|(_, newcomer)| newcomer)
+    }
+
+    /// Takes one out that is to make room for this one.
+    pub(crate) fn give_way(&mut self, newcomer: PeerCredentials) -> Option<Newcomer> {
+        self.waiting.give_way(newcomer).map(|(_, last)| last)
+    }
+
+    /// Takes one out that has waited for too long, whosever turn it is.
+    pub(crate) fn take_late(&mut self, now: Instant) -> Option<Newcomer> {
+        self.waiting.take_one(|newcomer| newcomer.deadline <= now).map(|(_, late)| late)
+    }
+
+    /// When the next of them has waited for too long.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.waiting.iter().map(|newcomer| newcomer.deadline).min()
     }
 
     /// What is to be done about the first, for whom there is still no place.
-    pub(crate) fn step(&mut self, shortage: &NoPlace, workers: usize, now: Instant) -> Step {
-        let is_late = self.first().is_none_or(|first| first.deadline <= now);
-        let Some(giver) = shortage.giver.filter(|_| !is_late) else { return Step::Refuse };
+    pub(crate) fn step(&mut self, shortage: &NoPlace, workers: usize) -> Step {
+        let Some(giver) = shortage.giver else { return Step::Refuse };
         let mut busy_too = false;
         match self.asked.take() {
             Some(asked) if asked.unanswered.load(SeqCst) > 0 => {

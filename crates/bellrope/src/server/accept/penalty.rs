@@ -37,10 +37,9 @@ pub(crate) enum Start {
 
 impl Penalties {
     /// Charges a break of the protocol to a process. Answers whether its handshakes wait from now on, if they did not
-    /// before. A process that the kernel does not name, because it lives in another namespace, is charged nothing: it
-    /// could not be told from others.
+    /// before. A process that cannot be told from others, because it lives in another namespace, is charged nothing.
     pub(crate) fn charge(&self, pid: i32, rate: Rate, now: Instant) -> bool {
-        if pid <= 0 || rate.period.is_zero() {
+        if pid == 0 || rate.period.is_zero() {
             return false;
         }
         let mut debts = self.lock();

@@ -63,7 +63,7 @@ pub(crate) fn let_in(
     let bytes = welcome.encode();
     let pages = cache.of(&welcome, &added);
     if features & TABLE == 0 {
-        name_left_out(core, &welcome, peer.pid, &hello.name);
+        name_left_out(core, &welcome, peer, &hello.name);
     }
     let told = (features & TABLE != 0).then_some(ToldTypes { types: added, with_schemas: features & SCHEMAS != 0 });
     // Before the client can know of it: whoever is connected is among those that are counted.
@@ -105,14 +105,14 @@ pub(crate) fn let_in(
 }
 
 /// Names the message types that a client which reads no pages does not get to know.
-fn name_left_out(core: &Core, welcome: &Welcome, pid: i32, client: &str) {
+fn name_left_out(core: &Core, welcome: &Welcome, peer: PeerCredentials, client: &str) {
     let left_out = &welcome.types[welcome.in_body()..];
-    if left_out.is_empty() || !core.may_log(pid) {
+    if left_out.is_empty() || !core.may_log(peer) {
         return;
     }
     let names: Vec<_> = left_out.iter().take(NAMED).map(|entry| &*entry.name).collect();
     tracing::warn!(
-        pid,
+        pid = peer.pid,
         client,
         left_out = left_out.len(),
         "this client cannot call all message types: it reads no pages of the table (version 1.0, or it did not ask \

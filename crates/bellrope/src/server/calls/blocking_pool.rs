@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io::{self, ErrorKind},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -83,12 +84,12 @@ struct Place {
     called: oneshot::Receiver<Permit>,
 }
 
-/// How long a handler on one of these threads waits for its caller.
-#[derive(Debug)]
+/// How long a handler on one of these threads waits for its caller, which is to send or to read.
+#[derive(Debug, Clone)]
 pub(crate) struct CallerPatience {
     pool: BlockingPool,
     /// At once, with others waiting for the thread. In all, where others get none.
-    pub(crate) stall_timeout: Duration,
+    stall_timeout: Duration,
     /// For how long it has waited so far, and for how many bytes.
     waited: Duration,
     came: u64,
@@ -236,25 +237,27 @@ impl Drop for Permit {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut pool = self.pool.lock();
-        let mut left = 0;
+        let mut gone = None;
         pool.of(self.process, |line| {
             let Some(at) = line.connections.iter().position(|(of, _)| *of == self.connection) else { return };
             let calls = &mut line.connections[at].1;
             if let Ok(place) = calls.binary_search_by_key(&self.number, |(number, _)| *number) {
-                drop(calls.remove(place));
-                left = 1;
+                gone = calls.remove(place);
             }
             if calls.is_empty() {
                 drop(line.connections.remove(at));
             }
         });
-        pool.waiting -= left;
+        pool.waiting -= usize::from(gone.is_some());
+        drop(pool);
+        // Wakes whoever was to be called. That is anybody's code, and may come back for this lock.
+        drop(gone);
     }
 }
 
 impl CallerPatience {
     /// How long the handler is to wait, which has waited for so long now, before that is asked again. `None`: no longer, as other
-    /// calls wait for its thread. A caller that sends a little now and then does not keep it for ever, either.
+    /// calls wait for its thread. A caller that sends or reads a little now and then does not keep it for ever, either.
     pub(crate) fn left(&self, waits: Duration) -> Option<Duration> {
         let at_once = self.stall_timeout.saturating_sub(waits);
         let in_all = keeps_for(self.stall_timeout, self.came).saturating_sub(self.waited + waits);
@@ -267,6 +270,15 @@ impl CallerPatience {
         (!is_over).then_some(LOOK_AGAIN)
     }
 
+    /// Why the handler waits no longer, given what went too slowly.
+    pub(crate) fn is_over(&self, slow: &str) -> io::Error {
+        let text = format!(
+            "{slow} for {} ms (stall_timeout_ms) while other calls waited for a thread (blocking_threads)",
+            self.stall_timeout.as_millis()
+        );
+        io::Error::new(ErrorKind::TimedOut, text)
+    }
+
     /// The handler has waited for so long for so many bytes.
     pub(crate) fn waited(&mut self, waits: Duration, bytes: usize) {
         self.waited += waits;
@@ -276,6 +288,12 @@ impl CallerPatience {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::{Context, Wake, Waker},
+    };
+
     use super::*;
 
     const ONE: Process = (7, Caller::Process { pid: 1, started: 0 });
@@ -351,6 +369,29 @@ mod tests {
         // Bytes buy time.
         patience.waited(Duration::ZERO, 1 << 30);
         assert!(patience.left(Duration::ZERO).is_some_and(|left| left > LOOK_AGAIN));
+        drop(held);
+    }
+
+    /// Looks whether the pool can be had, when it is woken.
+    struct Looks(BlockingPool, AtomicUsize);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            self.1.store(if self.0.0.try_lock().is_ok() { 1 } else { 2 }, Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_is_woken_as_a_place_is_given_up_may_use_the_pool() {
+        let pool = pool(1);
+        let mut first = pool.wait(ONE, 1);
+        let held = called(&mut first).unwrap();
+        let mut place = pool.wait(ONE, 1);
+        let looks = Arc::new(Looks(pool, AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&looks));
+        assert!(pin!(&mut place.called).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(place);
+        assert_eq!(looks.1.load(Relaxed), 1, "it is woken with the lock free");
         drop(held);
     }
 

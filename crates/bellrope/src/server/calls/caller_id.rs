@@ -25,12 +25,12 @@ impl CallerId {
     }
 
     /// Of the connection with this number, from this process, 0 for an unknown one: the process, with the moment at which it
-    /// started, for another one may have its number later. Where that is not known, as of a process in another PID namespace,
-    /// the connection.
+    /// started, for another one may have its number later, which none below 0 has. Where that is not known, the connection.
     #[cold]
     pub(crate) fn of(&self, pid: i32, serial: u64) -> BreakerCaller {
         **self.0.get_or_init(|| {
-            Box::new(match u32::try_from(pid).ok().and_then(proc::started_at) {
+            let started = if pid < 0 { Some(0) } else { u32::try_from(pid).ok().and_then(proc::started_at) };
+            Box::new(match started {
                 Some(started) => BreakerCaller::Process { pid, started },
                 None => BreakerCaller::Connection(serial),
             })
@@ -53,7 +53,9 @@ mod tests {
         let (one, other) = (CallerId::default().of(pid, 1), CallerId::default().of(pid, 2));
         assert_eq!(one, other);
         assert_eq!(one.to_string(), format!("process {pid}"));
-        for unknown in [0, -1, i32::MAX] {
+        let unnamed = BreakerCaller::Process { pid: -5, started: 0 };
+        assert_eq!([1, 2].map(|serial| CallerId::default().of(-5, serial)), [unnamed; 2]);
+        for unknown in [0, i32::MAX] {
             assert_eq!(CallerId::default().of(unknown, 7), BreakerCaller::Connection(7), "{unknown}");
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn refuse(
 
 #[cold]
 fn log(core: &Core, session: &Session, message_type: u16, failure: &Failure) {
-    if !core.may_log(session.peer.pid) {
+    if !core.may_log(session.peer) {
         return;
     }
     let name = core.registry.name(message_type);

@@ -70,16 +70,22 @@ impl Registry {
         let mut slots = now.types.0.clone();
         slots[place].is_there = false;
         now.types = Arc::new(AddedTypes(slots));
-        now.handlers[place] = None;
+        let handler = now.handlers[place].take();
+        drop(now);
+        // It is its author's: what it does at its end may take long, or ask for the types.
+        drop(handler);
         true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bellrope_proto::table::TypeChange;
+    use std::{sync::mpsc, time::Duration};
+
+    use bellrope_proto::{connection::Reply, table::TypeChange};
 
     use super::*;
+    use crate::server::handler::call::Call;
 
     fn types(names: &[&str]) -> Registry {
         let mut registry = Registry::default();
@@ -126,6 +132,31 @@ mod tests {
         assert!(registry.take_out("two"));
         assert_eq!(told(&now, &registry.added_types()), [("-3".to_owned(), 3)]);
         assert_eq!(registry.table(&registry.added_types()).len(), 3);
+    }
+
+    /// Asks for the types when it is dropped.
+    struct Asks(Arc<Registry>, mpsc::Sender<bool>);
+
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            let _ = self.1.send(self.0.find_added(2).is_none());
+        }
+    }
+
+    #[test]
+    fn a_handler_that_is_dropped_with_its_type_may_ask_for_the_types() {
+        let mut registry = types(&["echo"]);
+        registry.keep_room(1);
+        let (registry, (done, heard)) = (Arc::new(registry), mpsc::channel());
+        let (mut added, asks) = (Registry::default(), Asks(Arc::clone(&registry), done));
+        let handler = move |_: &Call<'_>, _: &mut Reply<'_>| {
+            let _held = &asks;
+            Ok(())
+        };
+        added.add("added", Handler::Unary(Box::new(handler)));
+        registry.add_all(added).unwrap();
+        std::thread::spawn(move || registry.take_out("added"));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok(true), "the lock is free");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker, ready},
     thread::{self, Thread},
@@ -132,9 +133,21 @@ impl ChunkSender {
         Ok(())
     }
 
-    /// As [`Self::send`], without a copy of its own.
-    pub(crate) async fn send_owned(&mut self, chunk: Vec<u8>) -> Result<(), SendError> {
-        let permit = self.permit(chunk.len()).await?;
+    /// As [`Self::send`], without a copy of its own, for a thread that may block. That its reader was waited for for too long
+    /// shows here.
+    pub(crate) fn blocking_send(&mut self, chunk: Vec<u8>, patience: &mut CallerPatience) -> io::Result<()> {
+        let (waker, began) = (Waker::from(Arc::new(Unparks(thread::current()))), Instant::now());
+        let mut permit = pin!(self.permit(chunk.len()));
+        let permit = loop {
+            if let Poll::Ready(permit) = permit.as_mut().poll(&mut Context::from_waker(&waker)) {
+                break permit.map_err(|error| io::Error::new(ErrorKind::BrokenPipe, error))?;
+            }
+            let Some(left) = patience.left(began.elapsed()) else {
+                return Err(patience.is_over("too little of the reply was read"));
+            };
+            thread::park_timeout(left);
+        };
+        patience.waited(began.elapsed(), chunk.len());
         self.port.chunk(Body::with_permit(chunk, permit));
         Ok(())
     }
@@ -302,12 +315,7 @@ impl ChunkReceiver {
                 return Ok(came);
             }
             let Some(left) = patience.left(began.elapsed()) else {
-                let text = format!(
-                    "too little of the request came for {} ms (stall_timeout_ms) while other calls waited for a thread \
-                     (blocking_threads)",
-                    patience.stall_timeout.as_millis()
-                );
-                return Err(io::Error::new(ErrorKind::TimedOut, text));
+                return Err(patience.is_over("too little of the request came"));
             };
             thread::park_timeout(left);
         }

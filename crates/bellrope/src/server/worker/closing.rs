@@ -1,6 +1,6 @@
 //! Why connections end, and what is logged of it.
 
-use std::io;
+use std::{io, sync::atomic::Ordering::Relaxed};
 
 use bellrope_proto::{Violation, connection::Failure, frame::ErrorCode};
 
@@ -8,6 +8,7 @@ use super::session::Session;
 use crate::{
     pump::PumpFault,
     server::{accept::connection_limits::Giver, core::Core},
+    status::Metrics,
 };
 
 /// Why a connection ended.
@@ -88,21 +89,32 @@ impl Closing {
         Some(Failure::new(code, text))
     }
 
+    /// Counts the end of a connection.
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        metrics.closed.fetch_add(1, Relaxed);
+        match self {
+            Self::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
+            Self::Stalled | Self::LetOthersWait { .. } => metrics.stalled.fetch_add(1, Relaxed),
+            Self::Io(_) => metrics.broken.fetch_add(1, Relaxed),
+            Self::HungUp | Self::GivesWay(_) => 0,
+        };
+    }
+
     /// Logs the end of a connection, and charges a break of the protocol to its process.
     pub(crate) fn log(&self, core: &Core, session: &Session) {
         let (connection, pid) = (session.serial, session.peer.pid);
         match self {
             Self::HungUp => tracing::debug!(connection, pid, client = session.name, "client disconnected"),
             Self::Violation(violation) => {
-                core.charge(pid);
+                core.charge(session.peer);
                 let reason = violation.name();
-                if core.may_log(pid) {
+                if core.may_log(session.peer) {
                     tracing::warn!(connection, pid, client = session.name, reason, "connection closed: {violation}");
                 }
             }
             Self::Stalled => {
                 let limit = core.live.stall_timeout().as_millis();
-                if core.may_log(pid) {
+                if core.may_log(session.peer) {
                     tracing::warn!(
                         connection,
                         pid,
@@ -112,7 +124,7 @@ impl Closing {
                 }
             }
             Self::LetOthersWait { held, share } => {
-                if core.may_log(pid) {
+                if core.may_log(session.peer) {
                     tracing::warn!(
                         connection,
                         pid,
@@ -128,7 +140,7 @@ impl Closing {
                 }
             }
             Self::GivesWay(Giver { held, limit, name, .. }) => {
-                if core.may_log(pid) {
+                if core.may_log(session.peer) {
                     tracing::warn!(
                         connection,
                         pid,
@@ -141,7 +153,7 @@ impl Closing {
                 }
             }
             Self::Io(error) => {
-                if core.may_log(pid) {
+                if core.may_log(session.peer) {
                     tracing::error!(connection, pid, client = session.name, %error, "connection closed by a system error");
                 }
             }

@@ -5,11 +5,22 @@
 //! on. So however many connections a process has, and whatever it does with them, whoever calls from another one waits for a
 //! few turns of it.
 //!
+//! Those with priority have theirs between all others', and as long as they are quick all of them each time. If that takes long, the
+//! others have as much time before the next of those with priority has a turn: whoever asks for priority gets no more than half.
+//!
 //! Within a process those that had no turn yet come first, then those that rang or came in meanwhile, then those that had one.
 //!
 //! As long as rounds are short nobody is sorted.
 
-use super::{INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker, backlog::Cut, rounds::EVENTS_A_ROUND, session::Session};
+use bellrope_shm::clock;
+
+use super::{
+    INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker,
+    backlog::Cut,
+    rounds::EVENTS_A_ROUND,
+    session::Session,
+    visit::{Turn, Visit},
+};
 
 /// Connections of one process that are put in order; further ones come after those of all processes. Few of them have their turn
 /// before the next look anyway.
@@ -20,6 +31,48 @@ const LOOKED_AT: usize = 4 * RANKED;
 const IDLE: usize = RANKED + 1;
 
 impl Worker {
+    /// Gives those with priority a turn: all of them, or as many as there is time for beside others.
+    #[inline]
+    pub(super) fn visit_priority(&mut self) -> bool {
+        if self.priority.is_empty() || self.priority_rests != 0 && clock::ticks() < self.priority_rests {
+            return false;
+        }
+        let (mut worked, mut place, mut began) = (false, 0, 0);
+        while let Some(&index) = self.priority.get(place) {
+            place += 1;
+            let Some(session) = &mut self.sessions[index] else { continue };
+            if !session.connection.is_ready() && !session.connection.wants_room() {
+                continue;
+            }
+            if began == 0 {
+                began = clock::ticks();
+            }
+            match self.visitor.visit(session, &mut Turn::default(), u32::MAX) {
+                Ok(visit) => worked |= visit != Visit::Nothing,
+                Err(violation) => self.end(index, violation.into()),
+            }
+            let took = clock::ticks().wrapping_sub(began);
+            if took >= self.visitor.round_ticks() {
+                self.cut_priority_short(place, took);
+                break;
+            }
+        }
+        worked
+    }
+
+    /// Lets those with priority rest before this place, after so many ticks.
+    #[cold]
+    fn cut_priority_short(&mut self, place: usize, took: u64) {
+        self.priority_rests = clock::ticks().wrapping_add(took);
+        let place = place.min(self.priority.len());
+        self.priority.rotate_left(place);
+        let (sessions, processes) = (&self.sessions, &self.processes);
+        if processes.len() > 1 {
+            let is_busy = |&index: &usize| sessions[index].as_deref().is_some_and(has_something_to_do);
+            by_process(&mut self.priority, processes.numbers(), |&index| processes.of(index), is_busy);
+        }
+    }
+
     /// Ends a round over the hot list before this place.
     #[cold]
     pub(super) fn cut_visits_short(&mut self, place: usize) {

@@ -354,7 +354,7 @@ impl Visitor {
         (self.round_began, self.looked) = (0, 0);
     }
 
-    fn round_ticks(&self) -> u64 {
+    pub(crate) fn round_ticks(&self) -> u64 {
         // At least one: a round in which nobody has looked at the clock is not long.
         (self.turn_ticks / ROUND).max(1)
     }

@@ -115,3 +115,28 @@ fn our_own_memory_can_be_read() {
     let memory = crate::status::MemoryUse::of(std::process::id()).unwrap();
     assert!(memory.rss_kb >= memory.anon_kb && memory.anon_kb > 0);
 }
+
+/// Asks for a breaker, as one may who shows more of it.
+#[derive(Debug)]
+struct Asks(std::sync::Weak<Metrics>, std::sync::mpsc::Sender<bool>);
+
+impl Exhibit for Asks {
+    fn families(&self) -> Vec<crate::status::Family> {
+        let _ = self.1.send(self.0.upgrade().is_some_and(|metrics| metrics.breaker("echo").is_some()));
+        Vec::new()
+    }
+
+    fn panel(&self) -> crate::status::Panel {
+        unreachable!("nobody looks at it")
+    }
+}
+
+#[test]
+fn whoever_shows_something_may_ask_for_a_breaker() {
+    let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 0, 1, 10));
+    metrics.watch_breaker("echo", Arc::new(Breaker::new(crate::breaker::BreakerConfig::default()).unwrap()));
+    let (done, heard) = std::sync::mpsc::channel();
+    metrics.watch_exhibit(Arc::new(Asks(Arc::downgrade(&metrics), done)));
+    std::thread::spawn(move || metrics.snapshot());
+    assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok(true), "the lock is free");
+}
