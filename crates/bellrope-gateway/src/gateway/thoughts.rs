@@ -19,7 +19,7 @@ use crate::text::boundary;
 const MAX_THOUGHT: usize = 64 * 1024;
 const MAX_ALL: usize = 1024 * 1024;
 /// What an entry takes beside its text, and what JSON takes beside its.
-const ENTRY: usize = 128;
+const ENTRY: usize = 384;
 const DETAILS: usize = 512;
 
 /// The thoughts that led to calls. Clones share them.

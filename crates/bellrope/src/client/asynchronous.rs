@@ -181,7 +181,8 @@ impl AsyncClient {
         self.shared.lock().transport()
     }
 
-    /// Tells of every change of the connection. Of several changes in a row only the last may be seen. [Example](Self).
+    /// Tells of every change of the connection. Of several changes in a row only the last may be seen. Hold no `borrow` of it across
+    /// calls, `close` or an `.await`: a change waits until it is given back. [Example](Self).
     #[must_use]
     pub fn state_changes(&self) -> watch::Receiver<ConnectionState> {
         self.shared.watch.subscribe()

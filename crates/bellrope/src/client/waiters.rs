@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
+/// The most of them for which memory is kept.
+const MOST_KEPT: usize = 64;
+
 /// Wakers that are woken or dropped when the lock is free. Empty whenever it is.
 #[derive(Debug, Default)]
 pub(crate) struct DueWakers {
@@ -60,7 +63,7 @@ impl DueWakers {
 
     /// Uses the memory of one that was told.
     pub(super) fn reuse(&mut self, told: Self) {
-        if self.rest.capacity() < told.rest.capacity() && self.rest.is_empty() {
+        if told.rest.capacity() <= MOST_KEPT && self.rest.capacity() < told.rest.capacity() && self.rest.is_empty() {
             self.rest = told.rest;
         }
     }

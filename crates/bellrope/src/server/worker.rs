@@ -393,8 +393,9 @@ impl Worker {
                 next_look = self.worked + VISITS_PER_LOOK;
             }
         }
-        if !others_worked {
-            self.priority_rests = 0;
+        // Nobody wanted their time, so they have it.
+        if !others_worked && std::mem::take(&mut self.priority_rests) != 0 {
+            worked |= self.visit_priority();
         }
         worked
     }

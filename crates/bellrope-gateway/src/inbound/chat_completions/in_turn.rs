@@ -1,7 +1,7 @@
 //! Calls of tools one after the other: OpenAI's own clients take a piece of another call for the end of the one before. Pieces
 //! of calls that interleave are held until the call before is whole, or the answer ends.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use serde_json::Value;
 
@@ -21,6 +21,8 @@ const MAX_CALLS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct InTurn {
     open: Option<(u32, Wholeness)>,
+    /// The calls that are over.
+    over: HashSet<u32>,
     held: VecDeque<HeldCall>,
     held_bytes: usize,
     /// Whether too much had to be held.
@@ -44,6 +46,8 @@ impl InTurn {
                 wholeness.read(&delta.arguments);
                 Some(delta)
             }
+            // Blanks behind its end.
+            _ if self.over.contains(&delta.index) && delta.arguments.trim().is_empty() => None,
             Some((_, wholeness)) if !wholeness.is_whole() => {
                 self.hold(delta);
                 None
@@ -89,7 +93,11 @@ impl InTurn {
     fn open(&mut self, delta: &ToolCallDelta) {
         let mut wholeness = Wholeness::default();
         wholeness.read(&delta.arguments);
-        self.open = Some((delta.index, wholeness));
+        if let Some((over, _)) = self.open.replace((delta.index, wholeness))
+            && self.over.len() < MAX_CALLS
+        {
+            self.over.insert(over);
+        }
     }
 
     fn hold(&mut self, delta: ToolCallDelta) {
@@ -132,7 +140,7 @@ mod tests {
                 &["0:{\"x\":", "0:1}", "1:{\"x\":2}", "2:{}"][..],
                 &[][..],
             ),
-            (&[(0, "{}"), (1, "{"), (1, "}"), (0, "")], &["0:{}", "1:{", "1:}", "0:"], &[]),
+            (&[(0, "{}"), (1, "{"), (1, "}"), (0, "")], &["0:{}", "1:{", "1:}"], &[]),
             // One without arguments, which has no end.
             (&[(0, ""), (1, "{}"), (2, "{")], &["0:"], &["1:{}", "2:{"]),
         ] {

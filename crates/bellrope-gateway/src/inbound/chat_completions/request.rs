@@ -3,6 +3,8 @@
 //! What cannot be passed on and would change the answer's form is refused by name (several choices, sound). A field that
 //! is not known here is passed over and noted.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -309,39 +311,36 @@ impl WireMessage {
 
 fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Fault> {
     let mut messages = Vec::with_capacity(wire.len());
+    // Where the calls of the last turn stand, and which of them have a result.
+    let (mut turn, mut answered) = (0, HashSet::new());
     for mut wire in wire {
-        if wire.tool_call_id.as_ref().is_none_or(String::is_empty)
-            && let Some(name) = wire.name.as_str().or_else(|| wire.tool_name.as_str())
-            && wire.is_result()
-        {
-            wire.tool_call_id = call_of(name, &mut messages);
+        if wire.is_result() {
+            let called = wire.tool_call_id.take().filter(|id| !id.is_empty());
+            let named = || {
+                let name = wire.name.as_str().or_else(|| wire.tool_name.as_str())?;
+                call_of(name, (turn, messages.get_mut(turn)?), &answered)
+            };
+            wire.tool_call_id = called.or_else(named);
+            answered.extend(wire.tool_call_id.clone());
+        } else {
+            turn = messages.len();
+            answered.clear();
         }
         messages.push(message(wire)?);
     }
     Ok(messages)
 }
 
-/// The id of the first call of this tool in the last turn that has no result yet, for a result that names its tool alone.
-/// A call without an id gets one.
-fn call_of(tool: &str, before: &mut [Message]) -> Option<String> {
-    let results = before.iter().rev().take(MAX_TOOL_CALLS).take_while(|message| message.role == Role::Tool).count();
-    let (before, results) = before.split_at_mut(before.len() - results);
-    let turn = before.len();
-    let Content::Parts(parts) = &mut before.last_mut()?.content else { return None };
-    let is_of = |part: &Part, call: &str| matches!(part, Part::ToolResult { tool_use_id, .. } if tool_use_id == call);
-    let is_answered = |call: &str| {
-        let parts = results.iter().filter_map(|message| match &message.content {
-            Content::Parts(parts) => Some(parts),
-            Content::Text(_) => None,
-        });
-        parts.flatten().any(|part| is_of(part, call))
-    };
+/// The id of the first call of this tool in a turn that has no result yet, for a result that names its tool alone. A call
+/// without an id gets one.
+fn call_of(tool: &str, (turn, message): (usize, &mut Message), answered: &HashSet<String>) -> Option<String> {
+    let Content::Parts(parts) = &mut message.content else { return None };
     let calls = parts.iter_mut().filter_map(|part| match part {
         Part::ToolUse { id, name, .. } => Some((id, name)),
         _ => None,
     });
     let mut calls = calls.take(MAX_TOOL_CALLS).enumerate();
-    let (at, (id, _)) = calls.find(|(_, (id, name))| *name == tool && (id.is_empty() || !is_answered(id)))?;
+    let (at, (id, _)) = calls.find(|(_, (id, name))| *name == tool && (id.is_empty() || !answered.contains(&**id)))?;
     if id.is_empty() {
         *id = format!("call_{turn}_{at}");
     }

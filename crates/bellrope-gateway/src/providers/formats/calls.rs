@@ -213,7 +213,8 @@ impl Calls {
             && self.places.iter().any(|(place, of)| *of == Some(at) && *place == piece.place);
         match has_place {
             true => call.form.is_whole() && !call.is_start && piece.arguments.is_whole(),
-            false => call.is_blank() || call.form.is_whole(),
+            // One that has begun, and is filled in within the same list, has one id in both places.
+            false => call.form.is_whole() || call.is_blank() && (call.id.is_none() || piece.id != call.id),
         }
     }
 

@@ -376,9 +376,8 @@ fn closed() -> ProviderError {
     ProviderError::Truncated { reason: CLOSED.into() }
 }
 
-/// What stands in each event of an answer, and what servers of their own measure beside the usage.
-const SIDE_FIELDS: [&str; 9] =
-    ["id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "timings"];
+/// What a tool misses of an event that has no choice: that the answer failed, and where it comes from.
+const MISSED: [&str; 7] = ["error", "citations", "search_results", "annotations", "sources", "images", "warnings"];
 
 /// Whether an event of chat completions says what the answer took, and nothing else: no error, and no sources.
 fn says_usage_alone(data: &str) -> bool {
@@ -389,7 +388,7 @@ fn says_usage_alone(data: &str) -> bool {
     let Ok(event) = serde_json::from_str(data) else { return false };
     let mut is_alone = true;
     let read = fields_and(event, ["choices", "usage"], |name, value| {
-        is_alone &= SIDE_FIELDS.contains(&name) || is_nothing(value);
+        is_alone &= !MISSED.contains(&name) || is_nothing(value);
     });
     let Some([Some(choices), Some(_)]) = read else { return false };
     is_alone && choices.get().starts_with('[') && is_nothing(choices)

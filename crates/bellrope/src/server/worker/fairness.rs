@@ -27,6 +27,9 @@ use super::{
 const RANKED: usize = 64;
 /// Connections of one process that are looked at for that. Looking at many costs more than a turn.
 const LOOKED_AT: usize = 4 * RANKED;
+/// How long those with priority rest at the most, in rounds that are cut short: one slow call among them, or a worker that had no
+/// processor, keeps the others of them waiting no longer.
+const LONGEST_REST: u64 = 64;
 /// The rank of one that has nothing to do.
 const IDLE: usize = RANKED + 1;
 
@@ -63,7 +66,10 @@ impl Worker {
     /// Lets those with priority rest before this place, after so many ticks.
     #[cold]
     fn cut_priority_short(&mut self, place: usize, took: u64) {
-        self.priority_rests = clock::ticks().wrapping_add(took);
+        // What rings is looked after, as after a long round of the others.
+        self.worked += TURNS_PER_LOOK / WORKED;
+        let rest = took.min(LONGEST_REST * self.visitor.round_ticks());
+        self.priority_rests = clock::ticks().wrapping_add(rest);
         let place = place.min(self.priority.len());
         self.priority.rotate_left(place);
         let (sessions, processes) = (&self.sessions, &self.processes);
