@@ -305,7 +305,7 @@ impl WireMessage {
 
     /// Whether it says who speaks, for which no format has a place.
     fn names_somebody(&self) -> bool {
-        !self.is_result() && !(self.name.is_null() && self.tool_name.is_null())
+        !(self.is_result() || self.name.is_null() && self.tool_name.is_null())
     }
 }
 
