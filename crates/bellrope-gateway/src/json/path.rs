@@ -206,14 +206,14 @@ mod tests {
             (r#"{"by_name":{"a":1,"b c":"x"}}"#, "by_name.b c"),
             (r#"{"pair":[1]}"#, "pair"),
             (r#"{"pair":[1,{"deep":""}]}"#, "pair[1].deep"),
+            ("[7]", "[0]"),
             ("{\n\n \"name\":\n7}", "name"),
             ("{\"name\": \"a\nb\", \"rows\": 7}", "name"),
             (r#"{"rows":[{"role":"a"},{"role":"#, "rows[1].role"),
         ] {
             assert_eq!(path(json).as_deref(), Some(expected), "{json}");
         }
-        for json in ["", "7", "[1]", "{}", r#"{"rows":[]}"#, r#"{"name":"x",}"#, r#"{"name":"x"} y"#, r#"{"name":"x"}"#]
-        {
+        for json in ["", "7", "{}", r#"{"rows":[]}"#, r#"{"name":"x",}"#, r#"{"name":"x"} y"#, r#"{"name":"x"}"#] {
             assert_eq!(path(json), None, "{json}");
         }
     }
