@@ -41,7 +41,7 @@ impl Date {
     /// The day of this year, month (1 to 12) and day (from 1 on). `None`: there is no such day, or it is a million years away.
     #[must_use]
     pub fn new(year: i64, month: i64, day: i64) -> Option<Self> {
-        let is_near = year.abs() <= FARTHEST && (1..=12).contains(&month) && (1..=31).contains(&day);
+        let is_near = (-FARTHEST..=FARTHEST).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
         let date = is_near.then_some(Self { year, month, day })?;
         (Self::of(date.number()) == date).then_some(date)
     }
@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(Date::parse(wrong), None, "{wrong}");
         }
         for (year, month, day) in
-            [(2026, 0, 1), (2026, 1, 0), (1900, 2, 29), (i64::MAX, 1, 1), (2026, i64::MIN, i64::MAX)]
+            [(2026, 0, 1), (2026, 1, 0), (1900, 2, 29), (i64::MAX, 1, 1), (i64::MIN, 1, 1), (2026, i64::MIN, i64::MAX)]
         {
             assert_eq!(Date::new(year, month, day), None);
         }
