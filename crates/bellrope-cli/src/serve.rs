@@ -30,6 +30,7 @@ use signal_hook::{
     low_level::signal_name,
 };
 
+pub(crate) use api_port::MOST_MEMORY as API_PORT_MEMORY;
 use api_port::{ApiPort, Keys};
 use reload::Reload;
 

@@ -38,6 +38,7 @@ use schema::{Key, flatten, parts, shown};
 
 use crate::{
     logging::LogFormat,
+    serve::API_PORT_MEMORY,
     socket::{SocketArg, VARIABLE},
     state,
 };
@@ -327,7 +328,8 @@ impl Settings {
 
     /// What a server with these settings may come to hold at the very most, in bytes, beside a constant.
     pub(crate) fn memory_bound(&self) -> u64 {
-        self.server.memory_bound().saturating_add(self.gateway.answers.keep_bytes)
+        let of_port = self.api_port.map_or(0, |_| API_PORT_MEMORY);
+        self.server.memory_bound().saturating_add(self.gateway.answers.keep_bytes).saturating_add(of_port)
     }
 
     /// What the books are told.

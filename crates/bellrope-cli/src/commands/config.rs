@@ -6,7 +6,10 @@ use bellrope_terminal::{Outcome, WrongSettings, output};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::settings::{Faults, Settings, SettingsArgs, check};
+use crate::{
+    serve::API_PORT_MEMORY,
+    settings::{Faults, Settings, SettingsArgs, check},
+};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -75,9 +78,14 @@ fn show(args: &ShowArgs) -> Outcome {
     rows.iter().try_for_each(|row| output::line(format_args!("{:key$}  {:value$}  {}", row.0, row.1, row.2)))?;
     output::line(format_args!(
         "\nAt the very most {} MiB: server.max_connections x (two rings, a reply that waits{}) + \
-         server.buffer_budget_bytes + gateway.answers.keep_bytes",
+         server.buffer_budget_bytes + gateway.answers.keep_bytes{}",
         settings.memory_bound() / 1_048_576,
-        if settings.server.stream_transport { ", 8 KiB read ahead" } else { "" }
+        if settings.server.stream_transport { ", 8 KiB read ahead" } else { "" },
+        if settings.api_port.is_some() {
+            format!(" + {} MiB of the API port: bodies, their values and answers, heads", API_PORT_MEMORY / 1_048_576)
+        } else {
+            String::new()
+        }
     ))
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
                 Err(faults) => configuration(faults),
             });
             findings.push(machine::descriptors(settings.server.max_connections));
-            findings.push(machine::memory(&settings.server, settings.gateway.answers.keep_bytes));
+            findings.push(machine::memory(&settings.server, settings.memory_bound(), settings.api_port.is_some()));
             findings.push(machine::cpus(&settings.server));
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));

@@ -63,6 +63,9 @@ const FULL: &str = r#"{"type":"error","error":{"message":"1024 connections are a
 const MOST_THREADS: usize = 4;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;
+/// What it may come to hold at the very most, in bytes: bodies, their values with what is kept of answers, and heads.
+pub(crate) const MOST_MEMORY: u64 =
+    ((service::BODY_BUDGET + service::VALUES_BUDGET) * 1024 + MAX_CONNECTIONS * MAX_HEAD) as u64;
 /// How long a client may take to send a request's head, or to begin its next request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may read nothing while there is something to read.

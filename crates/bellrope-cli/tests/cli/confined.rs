@@ -20,7 +20,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use crate::support::{Finished, Home, PATIENCE, Running, eventually};
 
 /// Whether a program may be run with these namespaces of its own.
-fn may_unshare(flags: &str) -> bool {
+pub(crate) fn may_unshare(flags: &str) -> bool {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("unshare {flags} true")]).stdout(Stdio::null()).stderr(Stdio::null());
     let may = command.status().is_ok_and(|status| status.success());
@@ -31,7 +31,7 @@ fn may_unshare(flags: &str) -> bool {
 }
 
 /// Starts a server behind what `before` does, in the shell.
-fn serve_behind(home: &Home, before: &str, arguments: &str) -> Running {
+pub(crate) fn serve_behind(home: &Home, before: &str, arguments: &str) -> Running {
     let server = Running::start(&mut home.shell(&format!("{before} \"$BELLROPE\" serve {arguments}")));
     server.said("bellrope serves ");
     server

@@ -49,5 +49,6 @@ mod stress;
 mod support;
 mod terminal;
 mod typed;
+mod unnamed;
 #[cfg(not(feature = "fleet"))]
 mod without_fleet;

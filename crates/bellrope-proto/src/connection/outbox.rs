@@ -106,11 +106,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.responses.release_pages();
     }
 
-    #[cfg(not(loom))]
-    pub(super) fn free_pages(&self) {
-        self.responses.free_pages();
-    }
-
     /// Lets go of the room for what waited, if nothing does.
     #[cfg(not(loom))]
     pub(super) fn shrink(&mut self) {

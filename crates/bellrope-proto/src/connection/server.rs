@@ -480,14 +480,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.shrink();
     }
 
-    /// Frees the rings' pages for every process that has them mapped. To be called of a connection whose client has hung up: it may
-    /// keep the mapping, and reads nothing of it any more.
-    #[cfg(not(loom))]
-    pub fn free_pages(&self) {
-        self.requests.free_pages();
-        self.outbox.free_pages();
-    }
-
     /// Whether anything waits for room, or a large request is on its way.
     fn has_more(&self) -> bool {
         self.assembly.is_some() || self.is_stalled() || self.wants_room()

@@ -285,12 +285,6 @@ impl Consumer {
         self.view.release_pages();
     }
 
-    /// Frees the ring's pages, for the other side, too.
-    #[cfg(not(loom))]
-    pub fn free_pages(&self) {
-        self.view.punch_pages(0);
-    }
-
     /// Publishes our position, which is right behind the record at `before`, unless that lets the ring start over, or it is
     /// too early for that.
     #[inline(never)]

@@ -283,12 +283,6 @@ impl Producer {
         self.view.release_pages();
     }
 
-    /// Frees the ring's pages, for the other side, too.
-    #[cfg(not(loom))]
-    pub fn free_pages(&self) {
-        self.view.punch_pages(0);
-    }
-
     /// Begins a record of `size` bytes.
     #[inline(always)]
     fn open_at(&self, at: usize, size: u64) {

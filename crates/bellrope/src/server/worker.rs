@@ -474,11 +474,6 @@ impl Worker {
             self.leave_alone(index);
         }
         why.log(&self.core, &session);
-        // Where we end all connections, clients have yet to read.
-        let all_end = self.core.draining.load(Ordering::Acquire) || self.core.stopping.load(Ordering::Acquire);
-        if matches!(why, Closing::HungUp) && !all_end {
-            session.free_pages();
-        }
         drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.
         why.count(&self.core.metrics);

@@ -42,28 +42,6 @@ fn a_connection_never_sees_what_another_has_left() {
     }
 }
 
-// Fault 59.
-#[test]
-fn what_a_client_keeps_of_a_connection_after_its_end_takes_no_memory() {
-    // Beyond what either side looks at before there is a call.
-    const FROM: usize = 8_192;
-
-    let server = serve(ServerConfig::default());
-    let (socket, memory, welcome) = shake_hands(&server.path, "keeper");
-    let geometry = welcome.terms.geometry;
-    let views = [geometry.requests(), geometry.responses()].map(|range| memory.view(range));
-    for view in &views {
-        view.write(FROM, &vec![7; view.len() - FROM]);
-    }
-    drop(socket);
-    eventually("the connection is closed", || server.server.metrics().active_connections() == 0);
-    for view in &views {
-        let mut kept = vec![7; view.len() - FROM];
-        view.read(FROM, &mut kept);
-        assert!(kept.iter().all(|byte| *byte == 0), "its pages are there still");
-    }
-}
-
 // Fault 5.
 #[test]
 fn a_payload_that_changes_in_the_ring_does_not_change_for_its_handler() {

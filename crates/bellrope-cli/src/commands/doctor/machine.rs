@@ -85,15 +85,15 @@ pub(super) fn descriptors(connections: u32) -> Finding {
 }
 
 /// What the server may come to hold at the very most.
-/// `kept`: of answers that are kept.
-pub(super) fn memory(config: &ServerConfig, kept: u64) -> Finding {
-    let most = config.memory_bound().saturating_add(kept);
+/// `most`: in bytes. `has_port`: whether an API port is among it.
+pub(super) fn memory(config: &ServerConfig, most: u64, has_port: bool) -> Finding {
+    let of_port = if has_port { ", the API port" } else { "" };
     let Some(there) = [proc::available_memory(), proc::memory_limit_of_group()].into_iter().flatten().min() else {
         return Finding::warn("memory", "the system does not say how much is there", "mount /proc");
     };
     let mib = |bytes: u64| bytes / 1_048_576;
     let found = format!(
-        "{} MiB there; at the very most {} MiB in {} connections, the buffer budget and answers that are kept",
+        "{} MiB there; at the very most {} MiB in {} connections, the buffer budget{of_port} and answers that are kept",
         mib(there),
         mib(most),
         config.max_connections
@@ -163,12 +163,12 @@ mod tests {
         assert!(finding.level == Level::Ok || finding.fix.unwrap().contains("max_connections"));
         let mut config = ServerConfig::default();
         config.buffer_budget_bytes = u64::MAX;
-        let finding = memory(&config, 0);
+        let finding = memory(&config, config.memory_bound(), false);
         assert_eq!((finding.level, finding.fix.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
         // Rings that no machine has room for, if all were in use.
         config.buffer_budget_bytes = 0;
         (config.max_connections, config.ring_bytes) = (u32::MAX, 1 << 30);
-        let finding = memory(&config, 0);
+        let finding = memory(&config, config.memory_bound(), false);
         assert_eq!((finding.level, finding.fix.unwrap().contains("server.max_connections")), (Level::Warn, true));
     }
 

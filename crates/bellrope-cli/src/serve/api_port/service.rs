@@ -47,9 +47,9 @@ const MAX_BODY: usize = 32 * 1024 * 1024;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What the bodies of all requests under way may take together, in KiB.
-const BODY_BUDGET: usize = 64 * 1024;
+pub(super) const BODY_BUDGET: usize = 64 * 1024;
 /// What may be made of them together, beside a copy of their texts, in KiB.
-const VALUES_BUDGET: usize = 64 * 1024;
+pub(super) const VALUES_BUDGET: usize = 64 * 1024;
 /// The longest time, in seconds, that the clients of OpenAI and Anthropic wait because `retry-after` says so.
 const MOST_WAIT: u64 = 60;
 /// What is said of a number of tokens that no provider has counted.

@@ -198,14 +198,6 @@ impl Session {
         self.connection.wants_room() || self.carrier.as_ref().is_some_and(|carrier| carrier.wants_care())
     }
 
-    /// Frees the pages of its rings, of which its client may keep the mapping: what we have written there would count as ours for
-    /// as long as it does. For a client that has hung up, and reads nothing of it any more.
-    pub(crate) fn free_pages(&self) {
-        if self.carrier.is_none() {
-            self.connection.free_pages();
-        }
-    }
-
     /// Says what a server says last that ends a connection over the socket by itself: how many requests it took.
     pub(crate) fn say_farewell(&mut self) {
         if let Some(carrier) = &mut self.carrier {
