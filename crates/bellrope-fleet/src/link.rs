@@ -307,7 +307,7 @@ impl Link {
         let probe = Post { subject: self.inbox(self.id, PROBE), headers: None, payload: Vec::new() };
         let round = async {
             if self.posts.send(probe).await.is_ok() {
-                returned.await
+                returned.await;
             }
         };
         let _ = timeout(RETURNS, round).await;
