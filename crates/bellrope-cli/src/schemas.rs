@@ -9,7 +9,6 @@ use bellrope::{
     service::{SCHEMA, Schema},
 };
 use bellrope_terminal::output;
-use serde::Deserialize as _;
 use serde_json::json;
 
 /// How long a server may take to say what a method is.
@@ -78,9 +77,9 @@ pub(crate) fn word(style: Style) -> &'static str {
 }
 
 /// A method as `bellrope list --schema` prints it.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, serde::Serialize)]
 pub(crate) struct Described {
-    #[serde(serialize_with = "serialize_style", deserialize_with = "deserialize_style")]
+    #[serde(serialize_with = "serialize_style")]
     pub(crate) style: Style,
     #[serde(flatten)]
     pub(crate) schema: Schema,
@@ -90,11 +89,28 @@ fn serialize_style<S: serde::Serializer>(style: &Style, serializer: S) -> Result
     serializer.serialize_str(word(*style))
 }
 
-fn deserialize_style<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Style, D::Error> {
-    let said = String::deserialize(deserializer)?;
-    let styles = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
-    styles
-        .into_iter()
-        .find(|style| word(*style) == said)
-        .ok_or_else(|| serde::de::Error::unknown_variant(&said, &["unary", "server_stream", "client_stream", "duplex"]))
+/// The same as another version may have printed it.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Printed {
+    style: String,
+    #[serde(flatten)]
+    pub(crate) schema: Schema,
 }
+
+impl Printed {
+    /// The method. `None` if its style is not known here, which is said.
+    pub(crate) fn described(self, method: &str) -> Option<Described> {
+        let Self { style: said, schema } = self;
+        let styles = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
+        let style = styles.into_iter().find(|style| word(*style) == said);
+        if style.is_none() {
+            let said: String = said.chars().take(MOST_LETTERS).collect();
+            let (method, said) = (method.escape_debug(), said.escape_debug());
+            output::note(format_args!("left out: {method} has the style {said}, which this version does not know"));
+        }
+        style.map(|style| Described { style, schema })
+    }
+}
+
+/// The most letters of a style that is not known.
+const MOST_LETTERS: usize = 64;

@@ -17,7 +17,7 @@ pub(crate) fn expand(options: &Options, item: &ItemImpl) -> Result<TokenStream> 
     if let Some(name) = &options.name {
         return Err(Error::new_spanned(name, "the name of a service stands on its trait"));
     }
-    options.refuse_codec()?;
+    options.refuse_those_of_traits()?;
     for item in &item.items {
         let ImplItem::Fn(method) = item else { continue };
         let mut attributes = method.attrs.iter();

@@ -22,7 +22,8 @@ use self::options::Options;
 /// Makes a service of a trait, or something that serves of its implementation: see the module `bellrope::service`.
 ///
 /// On a trait it takes `name = "..."`, the name on the wire in place of the trait's; `codec = "json"` (the default),
-/// `"postcard"` or the path of a type that is a `Codec`; and `crate = "..."`, the path of Bellrope where it has another name.
+/// `"postcard"` or the path of a type that is a `Codec`; `samples("...", ...)`, texts and numbers that its types take, where
+/// Bellrope cannot guess any; and `crate = "..."`, the path of Bellrope where it has another name.
 /// A method may have `#[blocking]` and `#[name = "..."]`.
 #[proc_macro_attribute]
 pub fn service(options: TokenStream, item: TokenStream) -> TokenStream {

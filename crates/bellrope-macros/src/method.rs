@@ -112,8 +112,9 @@ impl Method {
     }
 
     /// What its requests are, and what is said of it.
-    pub(crate) fn describe(&self, codec: &TokenStream, bellrope: &Path) -> TokenStream {
+    pub(crate) fn describe(&self, codec: &TokenStream, samples: &[LitStr], bellrope: &Path) -> TokenStream {
         let Self { index, name, .. } = self;
+        let samples = (!samples.is_empty()).then(|| quote!(const SAMPLES: &'static [&'static str] = &[#(#samples),*];));
         let conditions: Vec<_> = self.conditions().collect();
         let fields = self.arguments.fields().map(|argument| {
             let (attributes, ident, field) = (&argument.attributes, &argument.ident, &argument.field);
@@ -125,9 +126,12 @@ impl Method {
         let expected = format!("the arguments of {} by their names", name.value());
         let answer = self.output.answer(bellrope);
         let check_error = self.output.check_error(bellrope).map(|check| quote!(#(#conditions)* #check));
+        let check_alias = self.output.check_alias(bellrope).map(|check| quote!(#(#conditions)* #check));
         let sent = self.arguments.incoming.as_ref().map_or_else(|| quote!(()), |item| quote!(#item));
         quote! {
             #check_error
+
+            #check_alias
 
             #(#conditions)*
             #[doc(hidden)]
@@ -142,6 +146,7 @@ impl Method {
             impl #bellrope::service::Method for #used {
                 const NAME: &'static str = #name;
                 const INDEX: usize = #index;
+                #samples
                 type Codec = #codec;
                 type Output = #answer;
                 type Sent = #sent;

@@ -1,7 +1,7 @@
 //! What is known of a service.
 
 use proc_macro2::TokenStream;
-use syn::{Ident, Path, Visibility};
+use syn::{Ident, LitStr, Path, Visibility};
 
 use crate::method::Method;
 
@@ -11,5 +11,7 @@ pub(crate) struct Service {
     pub(crate) visibility: Visibility,
     pub(crate) bellrope: Path,
     pub(crate) codec: TokenStream,
+    /// Values that its types take.
+    pub(crate) samples: Vec<LitStr>,
     pub(crate) methods: Vec<Method>,
 }

@@ -19,7 +19,12 @@ pub(crate) struct Output {
     error: Option<TokenStream>,
     /// Whether it is a stream.
     pub(crate) stream: bool,
+    /// Whether it has a name, which may be that of something else.
+    is_path: bool,
 }
+
+const ALIAS: &str =
+    "this is a `Result` under another name, which would be taken for a value: say both types, `Result<T, E>`";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputKind {
@@ -40,6 +45,7 @@ impl Output {
                 value: quote!(()),
                 error: None,
                 stream: false,
+                is_path: false,
             });
         };
         match stream_item(plain(ty))? {
@@ -65,6 +71,7 @@ impl Output {
             value: written.clone(),
             error: None,
             stream: false,
+            is_path: matches!(ty, Type::Path(_)),
         };
         let Type::Path(path) = ty else { return Ok(value_alone) };
         let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else {
@@ -80,15 +87,9 @@ impl Output {
         let failing = matches!(plain(error), Type::Path(path)
             if path.path.segments.last().is_some_and(|last| last.ident == "HandlerError"));
         if failing {
-            return Ok(Self { kind: OutputKind::Failing, written, value: quote!(#value), error: None, stream: false });
+            return Ok(Self { kind: OutputKind::Failing, value: quote!(#value), ..value_alone });
         }
-        Ok(Self {
-            kind: OutputKind::Result,
-            written,
-            value: quote!(#value),
-            error: Some(quote!(#error)),
-            stream: false,
-        })
+        Ok(Self { kind: OutputKind::Result, value: quote!(#value), error: Some(quote!(#error)), ..value_alone })
     }
 
     /// What travels.
@@ -108,6 +109,22 @@ impl Output {
         let error = self.error.as_ref()?;
         let travels = placed(error.span(), &quote!(#bellrope::service::travels));
         Some(quote!(const _: fn() = #travels::<#error>;))
+    }
+
+    /// What has the compiler say that a `Result` is called otherwise, so that it is taken for a value.
+    pub(crate) fn check_alias(&self, bellrope: &Path) -> Option<TokenStream> {
+        if self.kind != OutputKind::Plain || !self.is_path {
+            return None;
+        }
+        let value = &self.value;
+        let refuse = self.placed(&quote!(::core::assert!));
+        Some(quote! {
+            const _: () = {
+                #[allow(unused_imports)]
+                use #bellrope::service::OtherAnswer as _;
+                #refuse(!#bellrope::service::Answered::<#value>::IS_RESULT, #ALIAS);
+            };
+        })
     }
 
     /// These tokens of ours where its author wrote the type, for what the compiler has against it.

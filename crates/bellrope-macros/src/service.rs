@@ -11,7 +11,7 @@ use crate::{client, method::Method, model::Service, options::Options, server};
 /// Writes the trait and all that is made of it.
 pub(crate) fn expand(options: &Options, mut item: ItemTrait) -> Result<TokenStream> {
     let service = parse(options, &mut item)?;
-    let Service { bellrope, codec, methods, .. } = &service;
+    let Service { bellrope, codec, samples, methods, .. } = &service;
     // Whoever implements it and cannot be one of these is shown the trait.
     let span = item.ident.span();
     let (send, sync) = (quote_spanned!(span=> ::core::marker::Send), quote_spanned!(span=> ::core::marker::Sync));
@@ -19,7 +19,7 @@ pub(crate) fn expand(options: &Options, mut item: ItemTrait) -> Result<TokenStre
     item.supertraits.push(syn::parse_quote!(#sync));
     item.supertraits.push(syn::parse_quote_spanned!(span=> 'static));
     item.items = methods.iter().map(|method| TraitItem::Fn(method.in_trait())).collect();
-    let descriptions = methods.iter().map(|method| method.describe(codec, bellrope));
+    let descriptions = methods.iter().map(|method| method.describe(codec, samples, bellrope));
     let server = server::expand(&service);
     let clients = [false, true].map(|blocking| client::expand(&service, blocking));
     Ok(quote! {
@@ -67,6 +67,7 @@ fn parse(options: &Options, item: &mut ItemTrait) -> Result<Service> {
         visibility: item.vis.clone(),
         bellrope: options.bellrope.clone(),
         codec: options.codec()?,
+        samples: options.samples.clone(),
         methods,
     })
 }

@@ -104,7 +104,7 @@ pub use self::{
 #[doc(hidden)]
 pub use self::{
     lent::{Lend, Lent},
-    method::{Method, Output, Plain, Travels, travels},
+    method::{Answered, Method, OtherAnswer, Output, Plain, Travels, travels},
 };
 
 pub(crate) use self::known_schemas::KnownSchemas;

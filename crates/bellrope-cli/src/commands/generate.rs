@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     input::{MAX_INPUT, read_input},
     logging,
-    schemas::{self, Described},
+    schemas::{self, Described, Printed},
     socket::{self, SocketArg},
 };
 use api::Api;
@@ -114,12 +114,13 @@ fn from_file(file: &Path) -> anyhow::Result<BTreeMap<String, Described>> {
         ensure!(bytes.len() as u64 <= MAX_INPUT, "{name} has more than {MAX_INPUT} bytes");
         bytes
     };
-    let described: BTreeMap<String, Described> =
+    let printed: BTreeMap<String, Printed> =
         Json::decode(&bytes).with_context(|| format!("{name} is not what `bellrope list --schema` prints"))?;
-    for (method, described) in &described {
-        described.schema.check().with_context(|| format!("the schema of {method} in {name}"))?;
+    for (method, printed) in &printed {
+        printed.schema.check().with_context(|| format!("the schema of {method} in {name}"))?;
     }
-    Ok(described)
+    let described = printed.into_iter().filter_map(|(method, printed)| Some((printed.described(&method)?, method)));
+    Ok(described.map(|(described, method)| (method, described)).collect())
 }
 
 /// Keeps the services that were named.

@@ -292,6 +292,27 @@ fn names_that_the_languages_give_to_everything_are_usable() {
     assert!(text.contains("class __name___(TypedDict)"), "{text}");
 }
 
+/// A later version may have printed shapes, forms and styles that this one does not know.
+#[test]
+fn what_a_later_version_has_printed_is_read_as_far_as_it_is_known() {
+    let method = |style: &str, answer: Value| {
+        let types = json!([{ "name": "Later", "form": { "bits": ["x"] } }]);
+        json!({ "style": style, "codec": "json", "request": "unit", "answer": answer, "sent": "unit", "types": types })
+    };
+    let printed = json!({
+        "Clock.now": method("unary", json!("instant")),
+        "Clock.later": method("unary", json!({ "type": 0 })),
+        "Clock.relay": method("relay", json!("unit")),
+    });
+    for language in ["ts", "python", "markdown"] {
+        let finished = Home::new().run_with(printed.to_string().into_bytes(), ["generate", language, "--from", "-"]);
+        let note = "left out: Clock.relay has the style relay, which this version does not know\n";
+        assert_eq!(finished.stderr, note, "{language}");
+        let text = finished.succeeded();
+        assert!(text.contains("now") && text.contains("later") && !text.contains("relay"), "{text}");
+    }
+}
+
 /// A page has words for types that have no name, such as `String`: a type that is called so is another one.
 #[test]
 fn a_type_of_ones_own_is_not_taken_for_one_of_the_page() {

@@ -69,12 +69,13 @@ pub trait Codec: Send + Sync + 'static {
 /// assert_eq!(error.place(), "[2]");
 /// assert!(error.fault().starts_with("invalid value: integer `300`"));
 /// assert!(error.to_string().starts_with("[2]: invalid value: integer `300`"));
+/// assert!(format!("{error:?}").starts_with("CodecError(\"[2]: invalid value: integer `300`"));
 /// ```
 // In a box, because what hardly ever happens must not make every result large.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CodecError(Box<Inner>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Inner {
     /// From the inside out.
     steps: Vec<Step>,
@@ -169,6 +170,13 @@ impl fmt::Display for CodecError {
             write!(f, "{}: ", self.place())?;
         }
         f.write_str(&self.0.fault)
+    }
+}
+
+/// What `unwrap` shows: the same.
+impl fmt::Debug for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CodecError").field(&self.to_string()).finish()
     }
 }
 

@@ -8,6 +8,7 @@ mod naming;
 mod output;
 mod place;
 mod text;
+mod words;
 mod writing;
 
 use std::io;
@@ -59,7 +60,7 @@ impl Codec for Json {
 fn counted<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     let mut json = serde_json::Deserializer::from_slice(text.as_bytes());
     let left = bounded::Left::new(Memory::of(text.len()));
-    let value = T::deserialize(bounded::Counted { inner: &mut json, left: &left })?;
+    let value = T::deserialize(bounded::Counted::new(&mut json, &left))?;
     json.end()?;
     Ok(value)
 }
@@ -88,6 +89,7 @@ fn no_text(bytes: &[u8], from: usize) -> CodecError {
 
 /// What serde_json found in these bytes, with its place.
 pub(super) fn located(bytes: &[u8], error: &serde_json::Error) -> CodecError {
-    let steps = place::steps(bytes, error.line(), error.column());
-    steps.into_iter().rev().fold(CodecError::new(error), CodecError::within)
+    let (words, column) = words::of(bytes, error);
+    let steps = place::steps(bytes, error.line(), column);
+    steps.into_iter().rev().fold(CodecError::new(words), CodecError::within)
 }

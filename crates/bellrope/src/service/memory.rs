@@ -17,6 +17,10 @@ impl Memory {
     const EACH: usize = 32;
     /// Elements of less are bounded by the bytes themselves.
     const SMALL: usize = 32;
+    /// What is counted for a list, an object or a `null` of JSON whose type is chosen only when all of it was read (`untagged`, `tag`,
+    /// `flatten`). It may become anything, of whatever size: `{}` a struct whose fields all have defaults. Whoever sends 8 bytes
+    /// for each, as objects with a field have, never meets the bound.
+    const UNKNOWN: usize = 8 * Self::EACH;
 
     /// That of a value of so many bytes.
     pub(super) fn of(bytes: usize) -> Self {
@@ -31,9 +35,16 @@ impl Memory {
     /// Takes an element of this type out of it.
     #[inline]
     pub(super) fn take<T>(&mut self) -> Result<(), CodecError> {
-        if size_of::<T>() > Self::SMALL {
-            self.left = self.left.checked_sub(size_of::<T>()).ok_or_else(|| ended(self.bytes))?;
-        }
+        if size_of::<T>() > Self::SMALL { self.take_bytes(size_of::<T>()) } else { Ok(()) }
+    }
+
+    /// Takes something out of it whose type is not known yet.
+    pub(super) fn take_unknown(&mut self) -> Result<(), CodecError> {
+        self.take_bytes(Self::UNKNOWN)
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), CodecError> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| ended(self.bytes))?;
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What the macro says of a method.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, marker::PhantomData};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -13,6 +13,8 @@ pub trait Method {
     const NAME: &'static str;
     /// Its place in its trait.
     const INDEX: usize;
+    /// Texts and numbers that its types take, where they take none that is tried else.
+    const SAMPLES: &'static [&'static str] = &[];
     /// Its service's.
     type Codec: Codec;
     /// What it is answered with, or what each item of its stream is.
@@ -57,6 +59,32 @@ impl<E: Serialize + DeserializeOwned> Travels for E {}
 
 /// Has the compiler say so.
 pub fn travels<E: Travels>() {}
+
+/// Tells whether a type is a `Result` that its author calls otherwise: `Answered::<T>::IS_RESULT`. It would be taken for a value.
+///
+/// ```compile_fail
+/// type Answer<T> = Result<T, String>;
+///
+/// #[bellrope::service]
+/// trait Odd {
+///     fn odd(&self) -> Answer<u32>;
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Answered<T>(PhantomData<T>);
+
+impl<T, E> Answered<Result<T, E>> {
+    /// It is one.
+    pub const IS_RESULT: bool = true;
+}
+
+/// What is asked where the type is no `Result`.
+pub trait OtherAnswer {
+    /// It is none.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> OtherAnswer for Answered<T> {}
 
 /// What is no `Result`.
 #[derive(Debug, Serialize, Deserialize)]

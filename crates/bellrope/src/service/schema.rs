@@ -4,6 +4,7 @@
 //! what travels, and not what a type is called in the sources or what is written about it.
 
 mod announced;
+mod asking;
 mod checked;
 mod contents;
 mod difference;
@@ -15,6 +16,7 @@ mod offers;
 mod other_values;
 mod reading;
 mod refused;
+mod said;
 mod steps;
 mod tracing;
 mod variants;

@@ -22,6 +22,12 @@ use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
 
 /// What answers the calls of a service. `#[bellrope::service]` makes it: for the trait `Greeter` it is `GreeterServer`, and
 /// whatever has the same attribute on its `impl Greeter`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    label = "nothing here answers calls",
+    note = "put `#[bellrope::service]` on `impl TheTrait for ...` too, or give what it makes of the trait: \
+            `.service(TheTraitServer::new(host))`"
+)]
 pub trait Service {
     /// Registers all methods.
     fn register(self, builder: ServerBuilder) -> ServerBuilder;
@@ -167,7 +173,8 @@ fn warn<M: Method>(is_known: bool, doubts: &str) {
         (false, true) => tracing::warn!(method = M::NAME, "the method has no schema: {doubts}"),
         (true, false) if !doubts.is_empty() => tracing::warn!(
             method = M::NAME,
-            "it could not be tried whether its types are read as they are written: {doubts}"
+            "it could not be tried whether its types are read as they are written: {doubts}; \
+             `#[bellrope::service(samples(\"...\"))]` on the trait names one that is taken"
         ),
         (true, _) => {}
     }

@@ -1,8 +1,13 @@
 //! What the log says of the types of services that nobody could find out.
 
+use std::fmt;
+
 use bellrope::Server;
 use bellrope_testkit::{alone::alone, log::Log, support::eventually};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, Visitor},
+};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Takes texts of 77 bytes alone.
@@ -29,37 +34,52 @@ impl Clone for Secret {
     }
 }
 
-trait Pick {
-    type Item;
+/// Both are read by one visitor, which is told only when it runs which it is to read.
+#[derive(Serialize)]
+struct Text(String);
+
+#[derive(Serialize)]
+struct Number(u8);
+
+#[derive(Serialize, Deserialize)]
+enum Either {
+    One(Text),
+    Two(Number),
 }
 
-enum One {}
-enum Two {}
+struct Item {
+    is_text: bool,
+}
 
-const _: () = {
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Item {
-        a: String,
-    }
-    impl Pick for One {
-        type Item = Item;
-    }
-};
+impl<'de> Visitor<'de> for Item {
+    type Value = String;
 
-const _: () = {
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Item {
-        a: u64,
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an item")
     }
-    impl Pick for Two {
-        type Item = Item;
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
+        if self.is_text { String::deserialize(from) } else { u8::deserialize(from).map(|number| number.to_string()) }
     }
-};
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_newtype_struct("Item", Item { is_text: true }).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = from.deserialize_newtype_struct("Item", Item { is_text: false })?;
+        Ok(Self(number.parse().map_err(D::Error::custom)?))
+    }
+}
 
 #[bellrope::service(codec = "postcard")]
 trait Unclear {
     fn keep(&self, secret: Secret);
-    fn take(&self, one: <One as Pick>::Item, two: <Two as Pick>::Item);
+    fn take(&self, one: Either);
     fn clear(&self, number: u8);
 }
 
@@ -68,7 +88,7 @@ struct Host;
 #[bellrope::service]
 impl Unclear for Host {
     fn keep(&self, _secret: Secret) {}
-    fn take(&self, _one: <One as Pick>::Item, _two: <Two as Pick>::Item) {}
+    fn take(&self, _one: Either) {}
     fn clear(&self, _number: u8) {}
 }
 

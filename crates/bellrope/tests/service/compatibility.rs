@@ -9,7 +9,6 @@ use bellrope::{
 };
 use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello};
 use bellrope_testkit::support::PATIENCE;
-use serde::{Deserialize, Serialize};
 
 macro_rules! row_types {
     () => {
@@ -470,30 +469,4 @@ fn what_a_server_says_of_its_types_is_shown_bounded_and_escaped() {
     let error = Json::decode::<Known>(br#""\u001b[31m\nred""#).unwrap_err().to_string();
     assert!(error.starts_with("unknown variant `\\u{1b}[31m\\nred`"), "{error}");
     assert!(matches!(Json::decode::<Known>(br#""One""#).unwrap(), Known::One));
-}
-
-echo!(one_type, "postcard", {
-    #[derive(Default, Serialize, Deserialize)]
-    pub(super) struct Point {
-        x: i32,
-    }
-    pub(super) type Thing = (Point, Point);
-});
-echo!(two_types, "postcard", {
-    #[derive(Default, Serialize, Deserialize)]
-    pub(super) struct Point {
-        x: i32,
-    }
-    #[derive(Default, Serialize, Deserialize)]
-    pub(super) struct Place {
-        x: i32,
-    }
-    pub(super) type Thing = (Point, Place);
-});
-
-/// Two types of one form are not one of it, and that is what is said.
-#[test]
-fn a_type_that_became_two_of_its_form_is_refused_in_these_words() {
-    let differences = differs!(one_type, two_types, two_types::Thing::default());
-    assert_eq!(differences, "all has the same form, but is made of 3 types here and of 2 there");
 }

@@ -120,3 +120,93 @@ fn elements_that_take_much_more_memory_than_bytes_are_bounded() {
     Json::encode(&honest, &mut bytes).unwrap();
     assert_eq!(Json::decode::<Vec<Vec<Option<String>>>>(&bytes).unwrap(), honest);
 }
+
+/// What serde copies before it knows what it is may become anything: there each list, object and `null` counts.
+#[test]
+fn what_is_copied_before_its_type_is_known_is_bounded() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Sparse {
+        texts: [Option<String>; 32],
+    }
+    #[derive(Deserialize)]
+    #[serde(tag = "t")]
+    enum Tagged<T> {
+        Many { list: Vec<T> },
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Untagged<T> {
+        Many { list: Vec<T> },
+    }
+    #[derive(Deserialize)]
+    struct Flat<T> {
+        #[serde(flatten)]
+        rest: BTreeMap<String, Vec<T>>,
+    }
+    const FEW: usize = 5_000;
+    const MANY: usize = 600_000;
+    let tagged =
+        |count: usize, element: &str| format!("{{\"t\":\"Many\",\"list\":[{}]}}", vec![element; count].join(","));
+    let plain = |count: usize, element: &str| format!("{{\"list\":[{}]}}", vec![element; count].join(","));
+    let Tagged::Many { list } = read::<Tagged<Sparse>>(&tagged(FEW, "{}")).unwrap();
+    assert_eq!(list.len(), FEW);
+    let Untagged::Many { list } = read::<Untagged<Sparse>>(&plain(FEW, "[]")).unwrap();
+    assert_eq!(list.len(), FEW);
+    assert_eq!(read::<Flat<Option<Sparse>>>(&plain(FEW, "null")).unwrap().rest["list"].len(), FEW);
+    for fault in [
+        fault::<Tagged<Sparse>>(&tagged(MANY, "{}")),
+        fault::<Untagged<Sparse>>(&plain(MANY, "[]")),
+        fault::<Flat<Option<Sparse>>>(&plain(2 * MANY, "null")),
+    ] {
+        assert!(fault.contains("bytes of memory, which is the most for"), "{fault}");
+    }
+    // As many of what has the bytes for it are read.
+    let Tagged::Many { list } = read::<Tagged<(u8, u8)>>(&tagged(MANY, "[1,2]")).unwrap();
+    assert_eq!(list.len(), MANY);
+    let Untagged::Many { list } = read::<Untagged<u8>>(&plain(2 * MANY, "1")).unwrap();
+    assert_eq!(list.len(), 2 * MANY);
+}
+
+/// An error names variant and field, and says how a variant is written.
+#[test]
+fn what_is_no_variant_is_told_how_one_is_written() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "they are read")]
+    enum Tree {
+        Leaf,
+        Named(String),
+        Both(u8, u8),
+        Wide { a: u8 },
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is read")]
+    struct Holder {
+        tree: Tree,
+    }
+    for (json, expected) in [
+        (
+            r#"{"Named":"a","Both":[1,2]}"#,
+            "tree.Named: one variant of an enum is expected, as {\"name\": ...} with nothing beside it",
+        ),
+        ("{}", "tree: one variant of an enum is expected"),
+        ("[1]", "tree: one variant of an enum is expected"),
+        ("null", "tree: one variant of an enum is expected"),
+        (r#""Named""#, "tree: the variant `Named` has contents: {\"Named\": ...} is expected"),
+        (r#""Both""#, "tree: the variant `Both` has contents: {\"Both\": ...} is expected"),
+        (r#""Wide""#, "tree: the variant `Wide` has contents: {\"Wide\": {...}} is expected"),
+        (r#"{"Leaf":1}"#, "tree.Leaf: invalid type: integer `1`, expected unit"),
+        (r#"{"Wide":{"b":1}}"#, "tree.Wide: missing field `a`"),
+        (r#"{"Wide":{"a":300}}"#, "tree.Wide.a: invalid value: integer `300`"),
+        (r#"{"Both":[1]}"#, "tree.Both: invalid length 1"),
+        (r#""Leaves""#, "tree: unknown variant `Leaves`, expected one of `Leaf`"),
+        (r#"{"Named":"\ud800"}"#, "tree.Named: a \\u escape is half of a surrogate pair without its other half"),
+    ] {
+        let error = read::<Holder>(&format!("{{\"tree\":{json}}}")).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{json}: {error}");
+        assert!(error.contains(" at line 1 column ") || error.contains(", at line 1 column "), "{error}");
+    }
+    // Where the text itself is broken, no enum is to blame.
+    let error = read::<Holder>(r#"{"tree":}"#).unwrap_err().to_string();
+    assert!(error.contains("expected value at line 1 column 9"), "{error}");
+}

@@ -129,3 +129,98 @@ fn a_codec_of_ones_own_with_the_number_of_another_is_refused_when_it_is_served()
     let path = home.path().join("private").join("own.sock");
     drop(Server::builder().service(own::Host).bind(&path).unwrap());
 }
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Id(String);
+
+impl TryFrom<String> for Id {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        if text.starts_with("id-") { Ok(Self(text)) } else { Err("an id begins with id-") }
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.0
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+struct Cold(i64);
+
+impl TryFrom<i64> for Cold {
+    type Error = &'static str;
+    fn try_from(degrees: i64) -> Result<Self, &'static str> {
+        if degrees < -40 { Ok(Self(degrees)) } else { Err("it is warmer") }
+    }
+}
+
+impl From<Cold> for i64 {
+    fn from(cold: Cold) -> Self {
+        cold.0
+    }
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Pair(Id, Cold, u8);
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Lossy {
+    #[serde(skip_serializing)]
+    _secret: u8,
+    id: Id,
+}
+
+/// What nobody could guess is tried with values that the author names: what is behind them in a tuple is known then, and what is
+/// only read or only written is found.
+#[test]
+fn values_that_the_author_names_are_tried() {
+    macro_rules! services {
+        ($module:ident, $($option:tt)*) => {
+            mod $module {
+                use super::*;
+
+                #[bellrope::service(codec = "postcard" $($option)*)]
+                pub(super) trait Pairs {
+                    fn same(&self, pair: Pair) -> Pair;
+                }
+                #[bellrope::service(codec = "postcard" $($option)*)]
+                trait Lost {
+                    fn take(&self, lossy: Lossy);
+                }
+                pub(super) struct Same;
+                #[bellrope::service]
+                impl Pairs for Same {
+                    fn same(&self, pair: Pair) -> Pair {
+                        pair
+                    }
+                }
+                pub(super) struct Takes;
+                #[bellrope::service]
+                impl Lost for Takes {
+                    fn take(&self, _lossy: Lossy) {}
+                }
+                // Some are not served.
+                const _: Takes = Takes;
+                pub(super) fn pair() -> Pair {
+                    Pair(Id("id-7".to_owned()), Cold(-273), 9)
+                }
+            }
+        };
+    }
+    services!(guessed,);
+    services!(named, , samples("id-1", "-50"));
+    let error = refused(guessed::Same);
+    assert!(error.contains("Pair.1 is never read") && error.contains("samples("), "{error}");
+    let error = refused(named::Takes);
+    assert!(error.contains("lossy: the field Lossy._secret is read and never written"), "{error}");
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("pairs.sock");
+    let _server = Server::builder().service(named::Same).bind(&path).unwrap();
+    let client = named::PairsBlockingClient::connect(&path).unwrap();
+    assert_eq!(client.same(named::pair()).unwrap(), named::pair());
+    drop(guessed::pair());
+}

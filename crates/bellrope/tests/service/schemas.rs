@@ -153,7 +153,7 @@ fn types_that_postcard_cannot_carry_are_refused_when_they_are_served() {
             B(String),
         }
     );
-    assert!(error.contains("untagged"), "{error}");
+    assert!(error.contains("arguments.thing: the type asks what comes next (#[serde(untagged)])"), "{error}");
     let error = refused!(
         #[derive(Serialize, Deserialize)]
         #[serde(tag = "kind")]
@@ -162,10 +162,16 @@ fn types_that_postcard_cannot_carry_are_refused_when_they_are_served() {
             B,
         }
     );
-    assert!(error.contains("use json"), "{error}");
-    refused!(
+    assert!(error.contains("arguments.thing: Thing asks what comes next (#[serde(tag)])"), "{error}");
+    assert!(error.ends_with("which only a codec with names says; use json"), "{error}");
+    let error = refused!(
         #[derive(Serialize, Deserialize)]
         struct Thing {
+            name: String,
+            pairs: (u8, Vec<Option<Flat>>),
+        }
+        #[derive(Serialize, Deserialize)]
+        struct Flat {
             #[serde(flatten)]
             inner: Inner,
         }
@@ -174,6 +180,15 @@ fn types_that_postcard_cannot_carry_are_refused_when_they_are_served() {
             x: u8,
         }
     );
+    assert!(error.contains("arguments.thing.pairs[1]: Flat asks what comes next (#[serde(flatten)])"), "{error}");
+    let error = refused!(
+        #[derive(Serialize, Deserialize)]
+        enum Thing {
+            Plain(u8),
+            Any { value: serde_json::Value },
+        }
+    );
+    assert!(error.contains("arguments.thing.Any.value: Value asks what comes next, which only"), "{error}");
     refused!(
         #[derive(Serialize, Deserialize)]
         struct Thing {
@@ -347,4 +362,39 @@ fn schemas_said_by_hand_are_handed_out_or_refused_when_they_are_served() {
     let mistyped =
         Server::builder().unary("say", |_, _| Ok(())).schema("sya", with(Form::Unit)).bind(&path).unwrap_err();
     assert!(mistyped.to_string().contains("sya") && mistyped.to_string().contains("it has no handler"), "{mistyped}");
+}
+
+/// Shapes and forms may be added: what a later version says of one method is no reason to know nothing of it, or of others.
+#[test]
+fn shapes_and_forms_that_a_later_version_has_are_anything() {
+    let read = |json: &str| Schema::from_json(json.as_bytes());
+    let schema = read(
+        r#"{"codec":"json","later":1,"request":{"type":0},"answer":"instant","sent":{"ratio":{"of":[1,{"x":null}]}},"types":[
+            {"name":"A","form":{"struct":[["a",{"list":{"set":"text"}}],["b","bool"],["c",{"unit":null}]]}},
+            {"name":"B","form":{"bits":["x","y"]}},
+            {"name":"C","form":{"enum":[["X","never"],["Y",{"struct":[["z",{"integer":{"signed":false,"bits":8,"of":1}}]]}]]}}
+        ]}"#,
+    )
+    .unwrap();
+    assert_eq!((&schema.answer, &schema.sent), (&Shape::Any, &Shape::Any));
+    let field = |name: &str, shape: Shape| (name.to_owned(), shape);
+    let list = Shape::List(Some(Box::new(Shape::Any)));
+    let fields = vec![field("a", list), field("b", Shape::Bool), field("c", Shape::Unit)];
+    assert_eq!(schema.types[0].form, Form::Struct(fields));
+    assert_eq!(schema.types[1].form, Form::Newtype(Shape::Any));
+    let inside = Form::Struct(vec![field("z", Shape::Integer { signed: false, bits: 8 })]);
+    let variants = vec![("X".to_owned(), Form::Newtype(Shape::Any)), ("Y".to_owned(), inside)];
+    assert_eq!(schema.types[2].form, Form::Enum(variants));
+
+    for (answer, fault) in [
+        ("5", "answer: invalid type: integer `5`, expected a shape"),
+        ("{}", "answer: expected a shape, such as"),
+        (r#"{"list":"text","map":null}"#, "expected a shape, such as"),
+        (r#"{"integer":{"signed":true}}"#, "answer.integer: missing field `bits`"),
+        (r#"{"optional":{"list":7}}"#, "answer.optional.list: invalid type: integer `7`"),
+    ] {
+        let json = format!(r#"{{"codec":"json","request":"unit","answer":{answer},"sent":"unit","types":[]}}"#);
+        let error = read(&json).unwrap_err().to_string();
+        assert!(error.contains(fault), "{answer}: {error}");
+    }
 }

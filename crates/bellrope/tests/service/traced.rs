@@ -2,7 +2,7 @@
 //! what would be read as another value is never served.
 
 use bellrope::{
-    CallError, Client, Server,
+    CallError, Server,
     service::{Form, Schema, Shape},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -219,37 +219,6 @@ macro_rules! remotes {
 remotes!(remote_there, units, cents);
 remotes!(remote_here, cents, units);
 
-echo!(alike, "postcard", {
-    pub(super) struct One;
-    pub(super) struct Two;
-    const _: () = {
-        #[derive(Serialize, Deserialize)]
-        pub(super) struct Item {
-            a: String,
-        }
-        impl Pick for One {
-            type Item = Item;
-            fn item(one: &str, _: &str) -> Item {
-                Item { a: one.to_owned() }
-            }
-        }
-    };
-    const _: () = {
-        #[derive(Serialize, Deserialize)]
-        pub(super) struct Item {
-            a: u64,
-        }
-        impl Pick for Two {
-            type Item = Item;
-            fn item(_: &str, _: &str) -> Item {
-                Item { a: 1 }
-            }
-        }
-    };
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Thing(<One as Pick>::Item, <Two as Pick>::Item);
-});
-
 /// A name does not tell types apart: what macros write has many items of one name, and `remote` makes more.
 #[test]
 fn types_of_one_name_in_one_module_are_two() {
@@ -260,20 +229,6 @@ fn types_of_one_name_in_one_module_are_two() {
     assert!(differs!(blocks_there, blocks_here, thing).contains("arguments.thing.two has its fields in another order"));
     let thing = remote_here::Thing::default();
     assert!(differs!(remote_there, remote_here, thing).contains("arguments.thing.two has its fields in another order"));
-}
-
-/// Types that cannot be told apart at all are not taken for one: there is no schema, and whoever asks learns why.
-#[test]
-fn types_that_cannot_be_told_apart_have_no_schema_and_it_is_said_why() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("private").join("echo.sock");
-    let _server = Server::builder().service(alike::Host).bind(&path).unwrap();
-    let client = Client::connect(&path).unwrap();
-    let error = client.call("bellrope.schema", br#"{"method":"Echo.echo"}"#).unwrap_err().to_string();
-    assert!(
-        error.contains("the method Echo.echo has no schema: there are two types Item that cannot be told apart"),
-        "{error}"
-    );
 }
 
 macro_rules! aliases {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bellrope::{
-    CallError, Client, Server,
+    CallError, Server,
     service::{Form, Schema, Shape},
 };
 use serde::{
@@ -352,97 +352,6 @@ fn a_type_that_is_stuck_takes_another_way() {
     assert!(matches!(form(&schema, "Kind"), Form::Enum(variants) if variants[2].1 == integers));
     let Form::Struct(fields) = form(&schema, "Thing") else { panic!("{schema:?}") };
     assert_eq!(fields[4], ("after".to_owned(), Shape::Integer { signed: false, bits: 16 }));
-}
-
-trait Pick {
-    type Item;
-    fn item() -> Self::Item;
-}
-
-/// Two types `Item` of the same fields, which cannot be told apart, or two that can.
-macro_rules! twins {
-    ($module:ident, $codec:literal, $second:ident) => {
-        echo!($module, $codec, {
-            pub(super) struct One;
-            pub(super) struct Two;
-            const _: () = {
-                #[derive(Serialize, Deserialize)]
-                pub(super) struct Item {
-                    a: String,
-                }
-                impl Pick for One {
-                    type Item = Item;
-                    fn item() -> Item {
-                        Item { a: "1".to_owned() }
-                    }
-                }
-            };
-            const _: () = {
-                #[derive(Serialize, Deserialize)]
-                pub(super) struct Item {
-                    $second: u64,
-                }
-                impl Pick for Two {
-                    type Item = Item;
-                    fn item() -> Item {
-                        Item { $second: 2 }
-                    }
-                }
-            };
-            #[derive(Serialize, Deserialize)]
-            pub(super) struct Thing(pub(super) <One as Pick>::Item, pub(super) <Two as Pick>::Item);
-
-            impl Thing {
-                pub(super) fn new() -> Self {
-                    Self(One::item(), Two::item())
-                }
-            }
-        });
-    };
-}
-
-twins!(alike, "postcard", a);
-twins!(unlike, "postcard", b);
-twins!(alike_in_json, "json", a);
-twins!(unlike_in_json, "json", b);
-
-/// Without names, a schema on one side alone is no schema: nothing would be compared.
-#[test]
-fn a_method_with_a_schema_on_one_side_alone_is_refused_without_names() {
-    let differences = differs!(alike, unlike, unlike::Thing::new());
-    assert!(differences.starts_with("its types have no schema there (the server's log says why)"), "{differences}");
-    let differences = differs!(unlike, alike, alike::Thing::new());
-    assert!(differences.starts_with("its types have no schema here"), "{differences}");
-    assert!(differences.contains("there are two types Item that cannot be told apart"), "{differences}");
-
-    macro_rules! works {
-        ($there:ident, $here:ident) => {{
-            let home = tempfile::tempdir().unwrap();
-            let path = home.path().join("private").join("echo.sock");
-            let _server = Server::builder().service($there::Host).bind(&path).unwrap();
-            let client = $here::EchoBlockingClient::connect(&path).unwrap();
-            client.echo($here::Thing::new(), vec![]).map(|_| ())
-        }};
-    }
-    works!(alike, alike).unwrap();
-    works!(unlike, unlike).unwrap();
-    works!(alike_in_json, alike_in_json).unwrap();
-    works!(unlike_in_json, unlike_in_json).unwrap();
-    // With names it is as ever: what is needed and does not come is an error.
-    for outcome in [works!(alike_in_json, unlike_in_json), works!(unlike_in_json, alike_in_json)] {
-        assert!(matches!(outcome.unwrap_err().call_error(), Some(CallError::InvalidRequest { .. })));
-    }
-
-    // A server of bytes, as one of wire version 1.0, says nothing of codecs.
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("private").join("bytes.sock");
-    let bytes = Server::builder().unary("Echo.echo", |call, reply| {
-        reply.put(&call.payload()[..call.payload().len() - 1]);
-        Ok(())
-    });
-    let _server = bytes.bind(&path).unwrap();
-    let client = unlike::EchoBlockingClient::from(Client::connect(&path).unwrap());
-    client.echo(unlike::Thing::new(), vec![]).unwrap();
 }
 
 mod texts {

@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use super::{
     blocking::{Read, WriteItem, write_item},
-    caller::{Buffers, Compared, EncodedRequest, PATIENCE, ServiceCaller, incompatible, question},
+    caller::{Buffers, Compared, EncodedRequest, Looked, PATIENCE, ServiceCaller, look, question},
 };
 use crate::{
     client::{AsyncChunkSink, AsyncClient, AsyncStream, CallError, CallOptions, MessageType},
@@ -51,8 +51,10 @@ impl ServiceCaller<AsyncClient> {
             let (found, theirs) = self.client.marked_type(M::NAME).await?;
             let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
             let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
-            if let Some(error) = incompatible::<M>(&ours, theirs, &mut looks) {
-                return Err(error);
+            match look::<M>(&ours, theirs, &mut looks) {
+                Looked::Same => return Ok(self.keep::<M>(found)),
+                Looked::Again => {}
+                Looked::Refused(error) => return Err(error),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use super::{
     byte_client::ByteClient,
-    caller::{Buffers, Compared, EncodedRequest, PATIENCE, ServiceCaller, incompatible, question},
+    caller::{Buffers, Compared, EncodedRequest, Looked, PATIENCE, ServiceCaller, look, question},
 };
 use crate::{
     client::{CallError, CallOptions, ChunkSink, ChunkStream, Client, MessageType},
@@ -25,8 +25,10 @@ impl<C: ByteClient> ServiceCaller<C> {
             let (found, theirs) = self.client.find(M::NAME)?;
             let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
             let theirs = self.client.ask(SCHEMA, &question::<M>(), &CallOptions::new().timeout(PATIENCE));
-            if let Some(error) = incompatible::<M>(&ours, theirs, &mut looks) {
-                return Err(error);
+            match look::<M>(&ours, theirs, &mut looks) {
+                Looked::Same => return Ok(self.keep::<M>(found)),
+                Looked::Again => {}
+                Looked::Refused(error) => return Err(error),
             }
         }
     }

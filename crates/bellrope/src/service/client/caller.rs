@@ -121,13 +121,17 @@ pub(super) fn question<M: Method>() -> Vec<u8> {
     question
 }
 
-/// The error of a method that is another one at the server, as that says. `None` if that server is gone meanwhile, and the
-/// next one is to be looked at.
-pub(super) fn incompatible<M: Method>(
-    ours: &Schema,
-    theirs: Result<Vec<u8>, CallError>,
-    looks: &mut u32,
-) -> Option<CallError> {
+/// What is to be done about a method of another hash.
+pub(super) enum Looked {
+    /// What travels is the same: another version counts it another way.
+    Same,
+    /// That server is gone meanwhile, and the next one is to be looked at.
+    Again,
+    Refused(CallError),
+}
+
+/// Whether a method of another hash is another one, as its server says.
+pub(super) fn look<M: Method>(ours: &Schema, theirs: Result<Vec<u8>, CallError>, looks: &mut u32) -> Looked {
     *looks += 1;
     let theirs = match theirs {
         Err(
@@ -136,16 +140,17 @@ pub(super) fn incompatible<M: Method>(
             | CallError::ClosedByServer { .. }
             | CallError::Connect(_)),
         ) => {
-            return (*looks >= MOST_LOOKS).then_some(error);
+            return if *looks >= MOST_LOOKS { Looked::Refused(error) } else { Looked::Again };
         }
         other => other.ok().and_then(|answer| Schema::from_json(&answer).ok()),
     };
-    let differences = match theirs {
-        Some(theirs) if theirs.hash() == ours.hash() && *looks < MOST_LOOKS => return None,
-        Some(theirs) => bounded(&between(ours, &theirs), MOST_SAID),
+    let differences = match theirs.map(|theirs| between(ours, &theirs)) {
+        // If it is another server that says so than the one that was found, calls of what was found end as `MessageTypeGone`.
+        Some(None) => return Looked::Same,
+        Some(Some(differences)) => bounded(&differences, MOST_SAID),
         None => "their types differ, and the server does not say in what".to_owned(),
     };
-    Some(CallError::Incompatible { method: M::NAME, differences })
+    Looked::Refused(CallError::Incompatible { method: M::NAME, differences })
 }
 
 /// Most bytes of what differs: the names are the server's.

@@ -14,18 +14,37 @@ pub(super) type Left = Cell<Memory>;
 
 /// Something of serde_json, of whose elements the memory is counted.
 pub(super) struct Counted<'m, T> {
-    pub(super) inner: T,
-    pub(super) left: &'m Left,
+    inner: T,
+    left: &'m Left,
+    /// Of what reads a value: whether its type is chosen only when all of it was read. Serde keeps a copy of it, and reads the type
+    /// from that, where nothing is counted.
+    is_unknown: bool,
 }
 
 impl<'m, T> Counted<'m, T> {
+    pub(super) fn new(inner: T, left: &'m Left) -> Self {
+        Self { inner, left, is_unknown: false }
+    }
+
     fn with<U>(&self, inner: U) -> Counted<'m, U> {
-        Counted { inner, left: self.left }
+        Counted::new(inner, self.left)
     }
 
     fn take<V, E: serde::de::Error>(&self) -> Result<(), E> {
         let mut left = self.left.get();
         left.take::<V>().map_err(|error| E::custom(error.fault()))?;
+        self.left.set(left);
+        Ok(())
+    }
+
+    /// Counts a list, an object or nothing.
+    #[inline]
+    fn count<E: serde::de::Error>(&self) -> Result<(), E> {
+        if !self.is_unknown {
+            return Ok(());
+        }
+        let mut left = self.left.get();
+        left.take_unknown().map_err(|error| E::custom(error.fault()))?;
         self.left.set(left);
         Ok(())
     }
@@ -35,7 +54,7 @@ macro_rules! forward {
     ($($method:ident($($name:ident: $type:ty),*);)*) => {$(
         #[inline]
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            self.inner.$method($($name,)* Counted { inner: visitor, left: self.left })
+            self.inner.$method($($name,)* Counted::new(visitor, self.left))
         }
     )*};
 }
@@ -43,8 +62,12 @@ macro_rules! forward {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Counted<'_, D> {
     type Error = D::Error;
 
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_any(Counted { inner: visitor, left: self.left, is_unknown: true })
+    }
+
     forward! {
-        deserialize_any();
         deserialize_bool();
         deserialize_i8();
         deserialize_i16();
@@ -126,6 +149,7 @@ impl<'de, I: Visitor<'de>> Visitor<'de> for Counted<'_, I> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<I::Value, E> {
+        self.count()?;
         self.inner.visit_unit()
     }
 
@@ -140,11 +164,13 @@ impl<'de, I: Visitor<'de>> Visitor<'de> for Counted<'_, I> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<I::Value, A::Error> {
+        self.count()?;
         let access = self.with(access);
         self.inner.visit_seq(access)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<I::Value, A::Error> {
+        self.count()?;
         let access = self.with(access);
         self.inner.visit_map(access)
     }
@@ -211,7 +237,7 @@ impl<'de, 'm, A: EnumAccess<'de>> EnumAccess<'de> for Counted<'m, A> {
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
         let (value, variant) = self.inner.variant_seed(seed)?;
-        Ok((value, Counted { inner: variant, left: self.left }))
+        Ok((value, Counted::new(variant, self.left)))
     }
 }
 

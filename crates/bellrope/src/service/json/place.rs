@@ -15,14 +15,18 @@ enum Open {
 
 /// The steps from the whole text to what ends at `line` (from 1) and `column` (in bytes).
 pub(super) fn steps(text: &[u8], line: usize, column: usize) -> Vec<Step> {
-    let starts = text.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
-    let end = starts.map(<[u8]>::len).sum::<usize>().saturating_add(column).min(text.len());
-    let open = open_at(&text[..end]);
+    let open = open_at(&text[..end(text, line, column)]);
     let step = |open: &Open| match open {
         Open::List(index) => Some(Step::Index(*index)),
         Open::Object(key) => key.map(|(from, to)| Step::Name(name(&text[from..to]).into())),
     };
     open.iter().filter_map(step).collect()
+}
+
+/// Where that is in the text.
+pub(super) fn end(text: &[u8], line: usize, column: usize) -> usize {
+    let starts = text.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
+    starts.map(<[u8]>::len).sum::<usize>().saturating_add(column).min(text.len())
 }
 
 /// What is open at the end of the text.

@@ -26,7 +26,9 @@ pub(super) struct Found {
     /// Whether the codec is one for people, to which some types show another form.
     pub(super) named: bool,
     pub(super) known: Vec<Traced>,
-    by_key: HashMap<Key, usize>,
+    by_names: HashMap<Names, usize>,
+    /// By the first type of these names, and what reads it.
+    by_reader: HashMap<(usize, usize), usize>,
     /// Where the value that is being read stands. After an error, where that was.
     pub(super) path: Vec<Step>,
     pub(super) offers: Offers,
@@ -41,8 +43,8 @@ pub(super) struct Found {
     /// The enums that had to choose how to end.
     pub(super) ended: Vec<usize>,
     pub(super) too_deep: bool,
-    /// Whether a type asked what comes, where no names travel.
-    pub(super) asked: bool,
+    /// Which type asked what comes, where no names travel.
+    pub(super) asked: Option<String>,
     /// Whether it ended at an enum without variants.
     pub(super) is_never: bool,
     /// Whether something new was seen.
@@ -56,13 +58,15 @@ pub(super) struct Found {
     pub(super) doubts: Vec<String>,
 }
 
-/// What tells types apart: what reads them, its value's name, their own name, and the names of fields or variants. A name
-/// alone is not unique: there may be blocks with items in them, and `#[serde(remote)]`.
-type Key = (&'static str, &'static str, &'static str, &'static [&'static str]);
+/// The names of a type: of what reads it, of its value, its own, and those of fields or variants. Two may share all of them: there
+/// may be blocks with items in them, and `#[serde(remote)]`.
+type Names = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 /// A type that has a name.
 pub(super) struct Traced {
     pub(super) name: &'static str,
+    /// The first type of the same names, mostly itself.
+    pub(super) first: usize,
     pub(super) contents: Option<Contents>,
     /// Whether it was in a value that could be made, or no value with it can be.
     is_looked_at: bool,
@@ -81,8 +85,6 @@ pub(super) struct Traced {
     active: usize,
     /// The last value that had it with all that is inside of it.
     pass: u32,
-    /// The functions that have read it. Another one may be that of a type that only looks the same.
-    readers: Vec<usize>,
     /// The variant by which it ends soonest, if that is known.
     pub(super) ending: Option<usize>,
     /// The one that is tried for that.
@@ -97,13 +99,14 @@ impl Traced {
 }
 
 impl Found {
-    pub(super) fn new(named: bool) -> Self {
+    pub(super) fn new(named: bool, samples: &'static [&'static str]) -> Self {
         Self {
             named,
             known: Vec::new(),
-            by_key: HashMap::new(),
+            by_names: HashMap::new(),
+            by_reader: HashMap::new(),
             path: Vec::new(),
-            offers: Offers::default(),
+            offers: Offers::new(samples),
             ways: Ways::default(),
             refusals: Refusals::default(),
             pass: 0,
@@ -111,7 +114,7 @@ impl Found {
             tried: Vec::new(),
             ended: Vec::new(),
             too_deep: false,
-            asked: false,
+            asked: None,
             is_never: false,
             learnt: false,
             advanced: false,
@@ -130,7 +133,7 @@ impl Found {
         self.ways.begin(self.steps);
         self.ended.clear();
         (self.pass, self.short) = (self.pass + 1, 0);
-        (self.too_deep, self.asked, self.is_never) = (false, false, false);
+        (self.too_deep, self.asked, self.is_never) = (false, None, false);
         (self.learnt, self.advanced) = (false, false);
         self.known.iter_mut().for_each(|traced| traced.active = 0);
     }
@@ -252,16 +255,18 @@ impl Found {
         (open < traced.variants.len()).then_some(open)
     }
 
-    /// The place of a type.
-    pub(super) fn place<V, T>(&mut self, name: &'static str, names: &'static [&'static str]) -> usize {
-        let key = (type_name::<V>(), type_name::<T>(), name, names);
-        if let Some(place) = self.by_key.get(&key) {
+    /// The place of a type. What is read by two functions may be two types, or one of which the compiler has made two: that is
+    /// told apart when all is known.
+    pub(super) fn place<V, T>(&mut self, reader: usize, name: &'static str, names: &'static [&'static str]) -> usize {
+        let place = self.known.len();
+        let first = *self.by_names.entry((type_name::<V>(), type_name::<T>(), name, names)).or_insert(place);
+        if let Some(place) = self.by_reader.get(&(first, reader)) {
             return *place;
         }
-        let place = self.known.len();
-        self.by_key.insert(key, place);
+        self.by_reader.insert((first, reader), place);
         self.known.push(Traced {
             name,
+            first,
             contents: None,
             is_looked_at: false,
             variants: Vec::new(),
@@ -272,7 +277,6 @@ impl Found {
             is_never: false,
             active: 0,
             pass: 0,
-            readers: Vec::new(),
             ending: None,
             trial: 0,
         });
@@ -280,17 +284,14 @@ impl Found {
     }
 
     /// Begins to read a value of a type. Answers what is to be given to [`Self::leave`]; `None` if it is too deep.
-    pub(super) fn enter(&mut self, place: usize, reader: usize) -> Option<usize> {
+    pub(super) fn enter(&mut self, place: usize) -> Option<usize> {
         self.path.push(Step::Type(place));
         let traced = &mut self.known[place];
         traced.active += 1;
         self.too_deep |= traced.active > MOST_DEPTH;
-        let is_new = !traced.readers.contains(&reader);
-        if is_new {
-            traced.readers.push(reader);
-        }
         let outer = self.short;
-        let is_first = outer == 0 && traced.pass != self.pass;
+        let is_new = self.known[place].pass == 0;
+        let is_first = outer == 0 && self.known[place].pass != self.pass;
         if is_new || (is_first && (self.is_open(place) || self.distance(place) < FAR)) {
             self.known[place].pass = self.pass;
             self.short = 0;
@@ -388,6 +389,12 @@ impl Found {
     /// Notes what a part is.
     pub(super) fn note(&mut self, place: Place, part: usize, shape: Shape) {
         if self.short > 0 {
+            // It is known, unless the one that reads it was told now to read something else.
+            let contents = self.contents(place).filter(|contents| !contents.is_blocked);
+            let known = contents.and_then(|contents| contents.parts.get(part)?.as_ref());
+            if known.is_some_and(|known| *known != shape && known.merged(&shape).is_none()) {
+                self.tear(place);
+            }
             return;
         }
         let Some(contents) = self.contents(place) else { return };
@@ -400,12 +407,15 @@ impl Found {
         contents.parts[part] = Some(merged.unwrap_or(shape));
         self.learnt |= is_new;
         if is_torn {
-            let name = self.name(place);
-            self.doubts.push(format!(
-                "there are two types {name} that cannot be told apart, as their fields have the same names"
-            ));
-            self.is_torn = true;
+            self.tear(place);
         }
+    }
+
+    /// One visitor reads two types.
+    fn tear(&mut self, place: Place) {
+        let name = self.name(place);
+        self.doubts.push(format!("there are two types {name} that cannot be told apart, as one visitor reads both"));
+        self.is_torn = true;
     }
 
     /// Whether a field that is read alone is none that has another name, too.

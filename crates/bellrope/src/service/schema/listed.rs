@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     super::codec::CodecError,
     contents::Kind,
-    found::Found,
+    found::{Found, Traced},
     model::{Form, Shape, Type},
     steps::Place,
     ways::each_type,
@@ -15,31 +15,25 @@ impl Found {
     /// All types that were found, each where these shapes and the types before first name it, so that the order is the same
     /// however they were found. `None` if something about them is left open.
     pub(super) fn types(self, shapes: [&mut Shape; 3]) -> Option<Vec<Type>> {
-        let mut order = Order { found: &self, places: vec![None; self.known.len()], listed: Vec::new() };
+        let names: Vec<_> = self.known.iter().map(|traced| (traced.name, traced.first)).collect();
+        let mut forms = self.known.into_iter().map(form).collect::<Option<Vec<_>>>()?;
+        let same = same(&names, &forms);
+        let mut order = Order { forms: &forms, same: &same, places: vec![None; forms.len()], listed: Vec::new() };
         shapes.iter().for_each(|shape| order.add(shape));
-        (0..self.known.len()).for_each(|at| order.add(&Shape::Type(at as u32)));
+        (0..forms.len()).for_each(|at| order.add(&Shape::Type(at as u32)));
         let Order { places, listed, .. } = order;
+        let places = same.iter().map(|same| places[*same]).collect::<Option<Vec<_>>>()?;
         for shape in shapes {
             renumber(shape, &places);
         }
-        let mut known: Vec<_> = self.known.into_iter().map(Some).collect();
         let mut taken: HashMap<&str, usize> = HashMap::new();
         let mut types = Vec::new();
         for at in listed {
-            let traced = known[at].take()?;
-            let mut form = if traced.is_never {
-                Form::Enum(Vec::new())
-            } else if traced.variants.is_empty() {
-                traced.contents?.form()
-            } else {
-                let variants =
-                    traced.variants.into_iter().map(|variant| Some((variant.name, variant.contents?.form())));
-                Form::Enum(variants.collect::<Option<_>>()?)
-            };
+            let (name, mut form) = (names[at].0, std::mem::replace(&mut forms[at], Form::Unit));
             each_shape(&mut form, &mut |shape| renumber(shape, &places));
-            let count = taken.entry(traced.name).or_default();
+            let count = taken.entry(name).or_default();
             *count += 1;
-            let name = if *count == 1 { traced.name.to_owned() } else { format!("{}{count}", traced.name) };
+            let name = if *count == 1 { name.to_owned() } else { format!("{name}{count}") };
             types.push(Type { name, form });
         }
         Some(types)
@@ -99,9 +93,53 @@ impl Found {
     }
 }
 
+/// What a type is made of, if that is known.
+fn form(traced: Traced) -> Option<Form> {
+    if traced.is_never {
+        return Some(Form::Enum(Vec::new()));
+    }
+    if traced.variants.is_empty() {
+        return Some(traced.contents?.form());
+    }
+    let variants = traced.variants.into_iter().map(|variant| Some((variant.name, variant.contents?.form())));
+    Some(Form::Enum(variants.collect::<Option<_>>()?))
+}
+
+/// For each type the first that is the same, mostly itself. Of types of the same names those are the same that are made of the
+/// same: the compiler may have made several functions that read one.
+fn same(names: &[(&'static str, usize)], forms: &[Form]) -> Vec<usize> {
+    let mut twins: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (at, (_, first)) in names.iter().enumerate() {
+        twins.entry(*first).or_default().push(at);
+    }
+    twins.retain(|_, twins| twins.len() > 1);
+    // All of the same names are taken for the same at first; each round tells those apart that are made of what was told apart.
+    let mut same: Vec<_> = names.iter().map(|(_, first)| *first as u32).collect();
+    loop {
+        let mut next = same.clone();
+        for twins in twins.values() {
+            let mut known: Vec<(usize, Form)> = Vec::new();
+            for at in twins {
+                let mut form = forms[*at].clone();
+                each_shape(&mut form, &mut |shape| renumber(shape, &same));
+                let first = known.iter().find(|(_, known)| *known == form).map(|(first, _)| *first);
+                next[*at] = first.unwrap_or(*at) as u32;
+                if first.is_none() {
+                    known.push((*at, form));
+                }
+            }
+        }
+        if next == same {
+            return next.into_iter().map(|at| at as usize).collect();
+        }
+        same = next;
+    }
+}
+
 /// Types in the order in which they are named.
 struct Order<'f> {
-    found: &'f Found,
+    forms: &'f [Form],
+    same: &'f [usize],
     places: Vec<Option<u32>>,
     listed: Vec<usize>,
 }
@@ -112,21 +150,30 @@ impl Order<'_> {
         each_type(shape, &mut |at| next.push(at));
         next.reverse();
         while let Some(at) = next.pop() {
+            let at = self.same[at];
             if self.places[at].is_some() {
                 continue;
             }
             self.places[at] = Some(self.listed.len() as u32);
             self.listed.push(at);
             let inside = next.len();
-            for part in self.found.known[at].all_contents().flat_map(|contents| contents.parts.iter().flatten()) {
-                each_type(part, &mut |at| next.push(at));
-            }
+            each_type_in(&self.forms[at], &mut |at| next.push(at));
             next[inside..].reverse();
         }
     }
 }
 
-fn renumber(shape: &mut Shape, places: &[Option<u32>]) {
+fn each_type_in(form: &Form, found: &mut impl FnMut(usize)) {
+    match form {
+        Form::Newtype(shape) => each_type(shape, found),
+        Form::Tuple(shapes) => shapes.iter().for_each(|shape| each_type(shape, found)),
+        Form::Struct(fields) => fields.iter().for_each(|(_, shape)| each_type(shape, found)),
+        Form::Enum(variants) => variants.iter().for_each(|(_, form)| each_type_in(form, &mut *found)),
+        _ => {}
+    }
+}
+
+fn renumber(shape: &mut Shape, places: &[u32]) {
     match shape {
         Shape::Optional(inner) => renumber(inner, places),
         Shape::List(inner) => inner.iter_mut().for_each(|inner| renumber(inner, places)),
@@ -135,7 +182,7 @@ fn renumber(shape: &mut Shape, places: &[Option<u32>]) {
             renumber(&mut entry.1, places);
         }),
         Shape::Tuple(parts) => parts.iter_mut().for_each(|part| renumber(part, places)),
-        Shape::Type(at) => *at = places.get(*at as usize).copied().flatten().unwrap_or(*at),
+        Shape::Type(at) => *at = places.get(*at as usize).copied().unwrap_or(*at),
         _ => {}
     }
 }
@@ -154,6 +201,7 @@ fn each_shape(form: &mut Form, change: &mut impl FnMut(&mut Shape)) {
 fn unread(part: &str, before: &str) -> CodecError {
     CodecError::new(format_args!(
         "{part} is never read when types are compared, since {before} takes none of the values that are tried, and without \
-         names another version's could be read in its place; put {before} last, give both a name in a struct, or use json"
+         names another version's could be read in its place; put {before} last, give both a name in a struct, name a value that it takes \
+         with #[bellrope::service(samples(\"...\"))], or use json"
     ))
 }

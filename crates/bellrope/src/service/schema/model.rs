@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{codec::Codec, json::Json};
 
 /// The form of a value, as it travels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Shape {
@@ -70,7 +70,7 @@ impl Shape {
 }
 
 /// The form of a type that has a name, or of what is inside of a variant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Form {

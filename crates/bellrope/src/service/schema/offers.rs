@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::steps::{Step, inside_of_its_type};
 
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 24] = [
     "a",
     "aaaa",
     "1",
@@ -15,14 +15,32 @@ const TEXTS: [&str; 10] = [
     "2000-01-01T00:00:00Z",
     "1.0.0",
     "a@b.c",
+    "A",
+    "en",
+    "USD",
+    "en-US",
+    "/a",
+    "a/b",
+    "a=b",
+    "#ffffff",
+    "00:00:00",
+    "2000-01-01",
+    "1s",
+    "+12025550123",
+    "00000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000000",
 ];
-const NUMBERS: [u8; 4] = [1, 0, 2, 100];
-/// Most values that are refused one after the other before a type is given up.
-const MOST_REFUSALS: usize = 200;
+/// Also a port that is nobody's, and a year.
+const NUMBERS: [i128; 5] = [1, 0, 2, 100, 2000];
+/// Most values that are refused one after the other before a type is given up: as many as there are of two texts.
+const MOST_REFUSALS: usize = 600;
 
 /// What was tried in each place, and what is next. Places are counted apart, for two may have one reader and take other values.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
+    /// Texts that the author has given, which are tried first, and the numbers among them.
+    texts: &'static [&'static str],
+    numbers: Vec<i128>,
     next: HashMap<Vec<Step>, usize>,
     /// What was given since the value began, and how many there are for that place.
     given: Vec<(Vec<Step>, usize)>,
@@ -43,16 +61,25 @@ pub(super) struct Empty {
 }
 
 impl Offers {
+    pub(super) fn new(samples: &'static [&'static str]) -> Self {
+        let numbers = samples.iter().filter_map(|sample| sample.parse().ok()).collect();
+        Self { texts: samples, numbers, ..Self::default() }
+    }
+
     pub(super) fn begin(&mut self) {
         self.given.clear();
     }
 
     pub(super) fn text(&mut self, path: &[Step]) -> &'static str {
-        self.offer(path, TEXTS.len()).map_or("", |offer| TEXTS[offer])
+        let own = self.texts;
+        let offer = self.offer(path, own.len() + TEXTS.len());
+        offer.map_or("", |offer| own.get(offer).copied().unwrap_or_else(|| TEXTS[offer - own.len()]))
     }
 
-    pub(super) fn number(&mut self, path: &[Step]) -> u8 {
-        self.offer(path, NUMBERS.len()).map_or(0, |offer| NUMBERS[offer])
+    pub(super) fn number(&mut self, path: &[Step]) -> i128 {
+        let own = self.numbers.len();
+        let offer = self.offer(path, own + NUMBERS.len());
+        offer.map_or(0, |offer| self.numbers.get(offer).copied().unwrap_or_else(|| NUMBERS[offer - own]))
     }
 
     pub(super) fn truth(&mut self, path: &[Step]) -> bool {

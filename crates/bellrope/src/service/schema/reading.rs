@@ -14,6 +14,7 @@ use serde::de::{
 };
 
 use super::{
+    asking,
     contents::Kind,
     found::{Found, MOST_STEPS},
     model::Shape,
@@ -33,8 +34,16 @@ impl Reader<'_> {
         self.found.offers.text(&self.found.path)
     }
 
-    fn number(&mut self) -> u8 {
+    fn number(&mut self) -> i128 {
         self.found.offers.number(&self.found.path)
+    }
+
+    /// Notes which type asks what comes, where no names travel.
+    #[inline(never)]
+    fn asks<'de, V: Visitor<'de>>(self, for_a_name: bool) -> Result<V::Value, Error> {
+        let asks = asking::words(type_name::<V>(), type_name::<V::Value>(), for_a_name, &self.found.path);
+        self.found.asked.get_or_insert(asks);
+        Err(Error::custom("asks what comes"))
     }
 
     fn is(self, shape: Shape) -> Result<Self, Error> {
@@ -44,10 +53,10 @@ impl Reader<'_> {
     }
 
     /// Reads a type that has a name.
-    fn typed<T>(self, at: usize, by: *const (), read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
+    fn typed<T>(self, at: usize, read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
         let reader = self.is(Shape::Type(at as u32))?;
         let depth = reader.found.path.len();
-        let Some(outer) = reader.found.enter(at, by as usize) else { return Err(Error::custom("too deep")) };
+        let Some(outer) = reader.found.enter(at) else { return Err(Error::custom("too deep")) };
         let value = read(reader.found);
         reader.found.leave(at, outer);
         if value.is_ok() {
@@ -94,17 +103,17 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     plain! {
         deserialize_bool, visit_bool, Shape::Bool, |reader| reader.found.offers.truth(&reader.found.path);
         deserialize_i8, visit_i8, integer(true, 8), |reader| reader.number() as i8;
-        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number().into();
-        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number().into();
-        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number().into();
-        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number().into();
-        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number();
-        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number().into();
-        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number().into();
-        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number().into();
-        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number().into();
-        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number().into();
-        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number().into();
+        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number() as i16;
+        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number() as i32;
+        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number() as i64;
+        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number();
+        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number() as u8;
+        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number() as u16;
+        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number() as u32;
+        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number() as u64;
+        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number() as u128;
+        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number() as f32;
+        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number() as f64;
         deserialize_char, visit_char, Shape::Char, |_| 'a';
         deserialize_str, visit_borrowed_str, Shape::Text, |reader| reader.text();
         deserialize_string, visit_borrowed_str, Shape::Text, |reader| reader.text();
@@ -114,8 +123,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         if !self.found.named {
-            self.found.asked = true;
-            return Err(Error::custom("asks what comes"));
+            return self.asks::<V>(false);
         }
         let reader = self.is(Shape::Any)?;
         reader.found.offers.only(&reader.found.path);
@@ -127,7 +135,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_any(visitor)
+        if self.found.named { self.deserialize_any(visitor) } else { self.asks::<V>(true) }
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -157,8 +165,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        let at = self.found.place::<V, V::Value>(name, &[]);
-        self.typed(at, by::<V>(), |found| newtype(found, (at, None), |reader| visitor.visit_newtype_struct(reader)))
+        let at = self.found.place::<V, V::Value>(by::<V>(), name, &[]);
+        self.typed(at, |found| newtype(found, (at, None), |reader| visitor.visit_newtype_struct(reader)))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -189,8 +197,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let at = self.found.place::<V, V::Value>(name, &[]);
-        self.typed(at, by::<V>(), |found| contents(found, (at, None), Kind::Tuple(len), visitor))
+        let at = self.found.place::<V, V::Value>(by::<V>(), name, &[]);
+        self.typed(at, |found| contents(found, (at, None), Kind::Tuple(len), visitor))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -214,8 +222,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let at = self.found.place::<V, V::Value>(name, names);
-        self.typed(at, by::<V>(), |found| contents(found, (at, None), Kind::Struct(names), visitor))
+        let at = self.found.place::<V, V::Value>(by::<V>(), name, names);
+        self.typed(at, |found| contents(found, (at, None), Kind::Struct(names), visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -224,8 +232,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let at = self.found.place::<V, V::Value>(name, names);
-        self.typed(at, V::visit_enum::<Chosen<'static>> as *const (), |found| {
+        let by = V::visit_enum::<Chosen<'static>> as *const () as usize;
+        let at = self.found.place::<V, V::Value>(by, name, names);
+        self.typed(at, |found| {
             let variant = found.choose(at, names);
             found.path.push(Step::Variant(variant));
             visitor.visit_enum(Chosen { found, at, variant, names })
@@ -238,8 +247,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 }
 
 /// What reads the parts of a type: of two types it is another function.
-fn by<'de, V: Visitor<'de>>() -> *const () {
-    V::visit_seq::<Parts<'static>> as *const ()
+fn by<'de, V: Visitor<'de>>() -> usize {
+    V::visit_seq::<Parts<'static>> as *const () as usize
 }
 
 /// Has others read a part. One that panics takes no such value, and no other is tried.

@@ -30,7 +30,7 @@ pub(crate) struct KnownTypes {
 /// # Errors
 /// What the codec could not carry.
 pub(crate) fn schema_of<M: Method>() -> Result<KnownTypes, CodecError> {
-    let mut found = Found::new(M::Codec::NAMED);
+    let mut found = Found::new(M::Codec::NAMED, M::SAMPLES);
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Request<'_>>(bytes);
     let request = trace::<M::Codec, M::Request<'static>>(&mut found, ARGUMENTS, again)?;
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Output>(bytes);
@@ -89,7 +89,10 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
                 is_made = true;
                 found.looked()
             }
-            None if found.asked => return Err(asks().in_field(what)),
+            None if found.asked.is_some() => {
+                let asked = found.asked.take().unwrap_or_default();
+                return Err(found.asks(&asked).in_field(what));
+            }
             None if found.too_deep => {
                 if !found.end_otherwise() {
                     return differs.map(|()| None);
@@ -210,12 +213,4 @@ fn check<C: Codec>(
 #[cold]
 fn differs() -> CodecError {
     CodecError::new("what is written is read as something else (#[serde(skip_serializing)], or unlike serialize_with?)")
-}
-
-#[cold]
-fn asks() -> CodecError {
-    CodecError::new(
-        "a type asks what comes next (#[serde(untagged)], #[serde(flatten)], #[serde(tag)]), which only a codec with names \
-         says; use json",
-    )
 }
