@@ -195,14 +195,14 @@ fn measure(step: Step, connections: usize, size: usize) -> io::Result<f64> {
 }
 
 fn serve(mut side: Side<'_>, connections: usize, over: &AtomicBool) {
-    let mut counts = vec![0; connections];
+    let mut counts = vec![0_u64; connections];
     while !over.load(Ordering::Relaxed) {
-        for connection in 0..connections {
+        for (connection, count) in counts.iter_mut().enumerate() {
             side.fetch((connection + 1) % connections, THERE);
-            if side.take(connection, THERE, counts[connection] + 1) {
-                counts[connection] += 1;
+            if side.take(connection, THERE, *count + 1) {
+                *count += 1;
                 side.attend(connection);
-                side.put(connection, BACK, counts[connection]);
+                side.put(connection, BACK, *count);
             }
         }
     }
@@ -211,20 +211,20 @@ fn serve(mut side: Side<'_>, connections: usize, over: &AtomicBool) {
 /// Calls on all connections in turn, first until all have been answered often, then for the time.
 fn call(mut side: Side<'_>, connections: usize) -> f64 {
     const WARM_UP: u64 = 20;
-    let mut counts = vec![0; connections];
+    let mut counts = vec![0_u64; connections];
     let (mut answered, mut counted, mut began) = (0_u64, 0, Instant::now());
     loop {
-        for connection in 0..connections {
-            if counts[connection] > 0 {
-                if !side.take(connection, BACK, counts[connection]) {
+        for (connection, count) in counts.iter_mut().enumerate() {
+            if *count > 0 {
+                if !side.take(connection, BACK, *count) {
                     spin_loop();
                     continue;
                 }
                 answered += 1;
                 side.attend(connection);
             }
-            counts[connection] += 1;
-            side.put(connection, THERE, counts[connection]);
+            *count += 1;
+            side.put(connection, THERE, *count);
         }
         if counted == 0 {
             if answered >= WARM_UP * connections as u64 {
