@@ -5,7 +5,8 @@
 //! cargo run --release -p bellrope --example waking
 //! ```
 //!
-//! The ways take turns, and each figure is over all turns.
+//! The ways take turns, and each figure is over all turns. Another pause than 1 ms may be given in microseconds, 0 for none. With
+//! `taskset -c 0` both sides share a CPU.
 #![expect(clippy::print_stdout, reason = "an example prints what it found")]
 
 use std::{
@@ -26,7 +27,7 @@ const TURNS: usize = 5;
 const CALLS: usize = 200;
 /// Calls of a turn that are not counted: whoever adapts needs some.
 const WARM_UP: usize = 20;
-const GAP: Duration = Duration::from_millis(1);
+const GAP_US: u64 = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the futex's two words lie.
 const THERE: usize = 0;
@@ -44,16 +45,25 @@ const WAYS: [(&str, Way); 5] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let gap_us = std::env::args().nth(1).map_or(Ok(GAP_US), |given| given.parse())?;
+    let gap = Duration::from_micros(gap_us);
     let mut took: Vec<Vec<Duration>> = vec![Vec::new(); WAYS.len()];
     for _ in 0..TURNS {
         for (all, (_, way)) in took.iter_mut().zip(WAYS) {
             all.extend(match way {
-                None => over_a_futex()?,
-                Some((server, client)) => calls(server, client)?,
+                None => over_a_futex(gap)?,
+                Some((server, client)) => calls(server, client, gap)?,
             });
         }
     }
-    println!("{:<28} {:>8} {:>8} {:>8} {:>12}", "1 ms apart", "p10 us", "p50 us", "p99 us", "x the futex");
+    println!(
+        "{:<28} {:>8} {:>8} {:>8} {:>12}",
+        format!("{gap_us} us apart"),
+        "p10 us",
+        "p50 us",
+        "p99 us",
+        "x the futex"
+    );
     let mut limit = None;
     for (all, (name, _)) in took.iter_mut().zip(WAYS) {
         all.sort_unstable();
@@ -65,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// One turn of calls.
-fn calls(server: SpinPolicy, client: SpinPolicy) -> Result<Vec<Duration>, Box<dyn Error>> {
+fn calls(server: SpinPolicy, client: SpinPolicy, gap: Duration) -> Result<Vec<Duration>, Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("private").join("waking.sock");
     let server = Server::builder()
@@ -80,7 +90,7 @@ fn calls(server: SpinPolicy, client: SpinPolicy) -> Result<Vec<Duration>, Box<dy
     let mut reply = Vec::new();
     let mut took = Vec::with_capacity(CALLS);
     for call in 0..WARM_UP + CALLS {
-        thread::sleep(GAP);
+        pause(gap);
         let began = Instant::now();
         connection.call(echo, &[7; 64], &mut reply)?;
         if call >= WARM_UP {
@@ -92,7 +102,7 @@ fn calls(server: SpinPolicy, client: SpinPolicy) -> Result<Vec<Duration>, Box<dy
 }
 
 /// One turn of two threads that sleep on a word each.
-fn over_a_futex() -> Result<Vec<Duration>, Box<dyn Error>> {
+fn over_a_futex(gap: Duration) -> Result<Vec<Duration>, Box<dyn Error>> {
     let words = Arc::new(SharedMemory::private(4096)?.view(0..4096));
     let other = {
         let words = Arc::clone(&words);
@@ -106,7 +116,7 @@ fn over_a_futex() -> Result<Vec<Duration>, Box<dyn Error>> {
     };
     let mut took = Vec::with_capacity(CALLS);
     for round in 1..=CALLS as u64 {
-        thread::sleep(GAP);
+        pause(gap);
         let began = Instant::now();
         tell(&words, THERE, round);
         sleep_for(&words, BACK, round)?;
@@ -114,6 +124,12 @@ fn over_a_futex() -> Result<Vec<Duration>, Box<dyn Error>> {
     }
     other.join().map_err(|_| "the other side panicked")??;
     Ok(took)
+}
+
+fn pause(gap: Duration) {
+    if !gap.is_zero() {
+        thread::sleep(gap);
+    }
 }
 
 fn tell(words: &View, word: usize, value: u64) {
