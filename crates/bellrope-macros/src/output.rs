@@ -68,7 +68,7 @@ impl Output {
         let value_alone = Self {
             kind: OutputKind::Plain,
             written: written.clone(),
-            value: written.clone(),
+            value: written,
             error: None,
             stream: false,
             is_path: matches!(ty, Type::Path(_)),

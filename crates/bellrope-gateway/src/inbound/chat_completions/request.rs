@@ -674,7 +674,7 @@ mod tests {
         for (at, (id, text)) in expected.into_iter().enumerate() {
             assert_eq!(parts(2 + at), [Part::tool_result(id, text)]);
         }
-        assert!(ids.iter().collect::<std::collections::HashSet<_>>().len() == 3, "{ids:?}");
+        assert!(ids.iter().collect::<HashSet<_>>().len() == 3, "{ids:?}");
     }
 
     // Fault 70.

@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use super::{
     blocking::{Read, WriteItem, write_item},
-    caller::{Buffers, Compared, EncodedRequest, Looked, PATIENCE, ServiceCaller, look, question},
+    caller::{Buffers, Compared, EncodedRequest, Looked, MOST_LOOKS, PATIENCE, ServiceCaller, look, question},
 };
 use crate::{
     client::{AsyncChunkSink, AsyncClient, AsyncStream, CallError, CallOptions, MessageType},
@@ -48,12 +48,14 @@ impl ServiceCaller<AsyncClient> {
         }
         let mut looks = 0;
         loop {
-            let (found, theirs) = self.client.marked_type(M::NAME).await?;
-            let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
+            let (found, mark) = self.client.marked_type(M::NAME).await?;
+            let Compared::Differs(ours) = self.compare::<M>(mark)? else { return Ok(self.keep::<M>(found)) };
             let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
             match look::<M>(&ours, theirs, &mut looks) {
-                Looked::Same => return Ok(self.keep::<M>(found)),
-                Looked::Again => {}
+                // Who said so may be another server than the one that was found.
+                Looked::Same if self.client.marked_type(M::NAME).await? == (found, mark) => return Ok(self.keep::<M>(found)),
+                Looked::Same | Looked::Again if looks < MOST_LOOKS => {}
+                Looked::Same | Looked::Again => return Err(CallError::NotExecuted),
                 Looked::Refused(error) => return Err(error),
             }
         }

@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use super::{
     byte_client::ByteClient,
-    caller::{Buffers, Compared, EncodedRequest, Looked, PATIENCE, ServiceCaller, look, question},
+    caller::{Buffers, Compared, EncodedRequest, Looked, MOST_LOOKS, PATIENCE, ServiceCaller, look, question},
 };
 use crate::{
     client::{CallError, CallOptions, ChunkSink, ChunkStream, Client, MessageType},
@@ -22,12 +22,14 @@ impl<C: ByteClient> ServiceCaller<C> {
         }
         let mut looks = 0;
         loop {
-            let (found, theirs) = self.client.find(M::NAME)?;
-            let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
+            let (found, mark) = self.client.find(M::NAME)?;
+            let Compared::Differs(ours) = self.compare::<M>(mark)? else { return Ok(self.keep::<M>(found)) };
             let theirs = self.client.ask(SCHEMA, &question::<M>(), &CallOptions::new().timeout(PATIENCE));
             match look::<M>(&ours, theirs, &mut looks) {
-                Looked::Same => return Ok(self.keep::<M>(found)),
-                Looked::Again => {}
+                // Who said so may be another server than the one that was found.
+                Looked::Same if self.client.find(M::NAME)? == (found, mark) => return Ok(self.keep::<M>(found)),
+                Looked::Same | Looked::Again if looks < MOST_LOOKS => {}
+                Looked::Same | Looked::Again => return Err(CallError::NotExecuted),
                 Looked::Refused(error) => return Err(error),
             }
         }

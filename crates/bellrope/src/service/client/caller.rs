@@ -145,7 +145,6 @@ pub(super) fn look<M: Method>(ours: &Schema, theirs: Result<Vec<u8>, CallError>,
         other => other.ok().and_then(|answer| Schema::from_json(&answer).ok()),
     };
     let differences = match theirs.map(|theirs| between(ours, &theirs)) {
-        // If it is another server that says so than the one that was found, calls of what was found end as `MessageTypeGone`.
         Some(None) => return Looked::Same,
         Some(Some(differences)) => bounded(&differences, MOST_SAID),
         None => "their types differ, and the server does not say in what".to_owned(),
@@ -168,7 +167,7 @@ fn codec_name(number: u8) -> String {
 }
 
 /// How often one call looks its type up anew, because another server is there each time.
-const MOST_LOOKS: u32 = 3;
+pub(super) const MOST_LOOKS: u32 = 3;
 
 /// Memory that calls of a thread use one after another. Fresh memory for each large message would cost more than the call:
 /// every page of it is a fault.
