@@ -223,11 +223,6 @@ row!(
     }
 );
 
-row!(a_field_that_is_optional_is_sent_without_a_value, there { #[derive(Debug, Serialize, Deserialize)] pub(super) struct Thing { pub b: u32 } }
-    here { #[derive(Debug, Serialize, Deserialize)] pub(super) struct Thing { pub b: Option<u32> } } sends Thing { b: None }, |json, postcard| {
-        assert!(json.unwrap_err().to_string().contains("the arguments cannot be read: thing.b: invalid type: null"));
-        refused(postcard, &["arguments.thing.b is an optional u32 here and u32 there"]); });
-
 row!(
     two_fields_of_one_type_are_swapped,
     there { #[derive(Debug, Serialize, Deserialize)] pub(super) struct Thing { pub from: u8, pub to: u8 } }
