@@ -44,7 +44,9 @@ const MOST_NAME: usize = 64;
 
 /// The short text in quotation marks that ends there.
 fn text_at_end(before: &[u8]) -> Option<&[u8]> {
-    let inside = before.strip_suffix(b"\"")?;
+    // What comes behind it may be looked at already.
+    let behind = || before.split_last()?.1.trim_ascii_end().strip_suffix(b"\"");
+    let inside = before.strip_suffix(b"\"").or_else(behind)?;
     let inside = &inside[inside.len().saturating_sub(MOST_NAME)..];
     let begin = inside.iter().rposition(|byte| *byte == b'"')?;
     Some(&inside[begin + 1..])
