@@ -8,6 +8,7 @@
 mod embed;
 mod names;
 mod pieces;
+mod refused;
 mod resumable;
 mod schemas;
 mod unreadable;
@@ -23,9 +24,9 @@ use bellrope::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::apart::{LARGE, apart, no_thread};
+use crate::apart::{LARGE, apart};
 use crate::asker::{Asker, AskerKind};
-use crate::error::{Blame, ProviderError};
+use crate::error::ProviderError;
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::inbound::weigh_tokens;
 use crate::json;
@@ -37,6 +38,7 @@ pub use names::MESSAGE_TYPES;
 pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, HEALTH, MODELS, RESUME};
 pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
+use refused::{refused, without_thread};
 use resumable::Reader;
 use unreadable::unreadable;
 use weighed::{WEIGHT, weighed};
@@ -200,22 +202,6 @@ fn asker_of(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Aske
 /// A whole answer, or an error for the caller.
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
     outcome.map_err(|error| refused(&error)).and_then(|response| encode(&response))
-}
-
-/// The error of a call, whose own words hold its fix.
-fn refused(error: &ProviderError) -> HandlerError {
-    let text = format!("{}: {error}", error.code());
-    match error {
-        ProviderError::NoRoom(_) => HandlerError::exhausted(text),
-        error if error.blame() == Blame::Caller => HandlerError::invalid_request(text),
-        // Each provider has a breaker of its own: one that fails must not close the way to the others.
-        _ => HandlerError::upstream(text).guarded(),
-    }
-}
-
-/// The error of a call for which there is no thread now.
-fn without_thread(fault: String) -> HandlerError {
-    refused(&no_thread(fault))
 }
 
 /// The handler of `ai.chat_stream`: as [`stream`], but for an answer that is to survive its reader.

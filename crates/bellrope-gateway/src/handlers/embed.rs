@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::pieces::encode;
+use super::refused::{refused, without_thread};
 use super::unreadable::unreadable;
 use super::weighed::weighed;
-use super::{refused, without_thread};
 use crate::apart::{LARGE, apart, no_thread};
 use crate::asker::Asker;
 use crate::error::{Excerpt, ProviderError};

@@ -5,7 +5,7 @@ use bellrope::{
     server::{ClaimedRoom, OwnedCall},
 };
 
-use super::without_thread;
+use super::refused::without_thread;
 use crate::apart::{LARGE, apart};
 use crate::json;
 

@@ -11,9 +11,7 @@ use super::wire::{model_of, no_json, route};
 use super::writer::named;
 use crate::apart::LONG;
 use crate::error::ProviderError;
-use crate::message::fields::{Known, unknown_up_to};
-use crate::notes::MAX_NOTES;
-use crate::pass::{Carried, Envelope, MAX_FIELDS, Mark, PassFormat, PassRequest, Unreadable};
+use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest, Unreadable};
 
 /// Reads no more of a request than has to be known to send it on as it came. `providers`: the names that may stand before a
 /// model's name. `None` for one that wants something of this program, such as an answer to be asked for later.
@@ -115,14 +113,6 @@ const NOTED: [&str; 4] = ["store", "stream_options", "system", "truncation"];
 
 /// What is known in part: of these objects single fields are carried.
 const IN_PART: [&str; 3] = ["output_config", "reasoning", "text"];
-
-/// Of how many fields that nobody knows a tool's request has notes until those are taken that are carried on.
-pub(super) const MAX_UNKNOWN: usize = MAX_NOTES + MAX_FIELDS;
-
-/// The notes of the fields of a tool's request that nobody knows.
-pub(super) fn unknown(body: &[u8], known: Known) -> Vec<String> {
-    unknown_up_to(MAX_UNKNOWN, body, known)
-}
 
 /// Takes the fields of a request that nobody here knows, for providers of its own format. Their notes are taken out of `notes`.
 pub(super) fn carried(format: PassFormat, body: &[u8], notes: &mut Vec<String>) -> Option<Carried> {

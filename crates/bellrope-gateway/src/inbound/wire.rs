@@ -9,15 +9,24 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::pass::MAX_UNKNOWN;
 use crate::json;
-use crate::notes::Notes;
+use crate::message::fields::{Known, unknown_up_to};
+use crate::notes::{MAX_NOTES, Notes};
+use crate::pass::MAX_FIELDS;
 
 /// The name of a model that leaves the choice to the server.
 pub(crate) const DEFAULT_MODEL: &str = "default";
 
 /// The longest name of a model, in bytes.
 const MAX_MODEL: usize = 512;
+
+/// Of how many fields that nobody knows a tool's request has notes until those are taken that are carried on.
+const MAX_UNKNOWN: usize = MAX_NOTES + MAX_FIELDS;
+
+/// The notes of the fields of a tool's request that nobody knows.
+pub(super) fn unknown(body: &[u8], known: Known) -> Vec<String> {
+    unknown_up_to(MAX_UNKNOWN, body, known)
+}
 
 /// Reads a body.
 ///

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::inbound::fault::Fault;
-use crate::inbound::pass::unknown;
-use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
+use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route, unknown};
 use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
 use crate::provider::MAX_TOOL_CALLS;

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::{Block, Blocks, message, system};
 use crate::inbound::fault::Fault;
-use crate::inbound::pass::unknown;
-use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
+use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route, unknown};
 use crate::message::fields::{Known, Known::All, Known::Fields, Known::Unused};
 use crate::message::{ChatRequest, Tool, ToolChoice, lenient};
 

@@ -10,8 +10,7 @@ use super::items::{Item, messages};
 use super::logprobs::INCLUDED;
 use super::tools::{Names, WireTool, choice, tools};
 use crate::inbound::fault::Fault;
-use crate::inbound::pass::unknown;
-use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
+use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route, unknown};
 use crate::message::fields::{Known, Known::All, Known::Fields};
 use crate::message::{ChatRequest, lenient};
 

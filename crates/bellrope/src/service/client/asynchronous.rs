@@ -53,7 +53,9 @@ impl ServiceCaller<AsyncClient> {
             let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
             match look::<M>(&ours, theirs, &mut looks) {
                 // Who said so may be another server than the one that was found.
-                Looked::Same if self.client.marked_type(M::NAME).await? == (found, mark) => return Ok(self.keep::<M>(found)),
+                Looked::Same if self.client.marked_type(M::NAME).await? == (found, mark) => {
+                    return Ok(self.keep::<M>(found));
+                }
                 Looked::Same | Looked::Again if looks < MOST_LOOKS => {}
                 Looked::Same | Looked::Again => return Err(CallError::NotExecuted),
                 Looked::Refused(error) => return Err(error),

@@ -1,16 +1,19 @@
 //! The events of a response, turned into pieces of an answer.
 
+mod came;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::json;
 use serde_json::value::RawValue;
+
+use came::{Beyond, Came, CameSoFar, Part, Where, parts};
 
 use crate::error::ProviderError;
 use crate::json::{TextPiece, count, each, fields, is_nothing, words};
 use crate::message::{Chunk, StopReason};
 use crate::providers::formats::answer::PartialAnswer;
-use crate::providers::formats::calls::{Arguments, CallPiece, Place};
+use crate::providers::formats::calls::{Arguments, CallPiece};
 use crate::providers::formats::fault::StatedFault;
 use crate::providers::formats::parts::{Speech, arguments, content};
 use crate::providers::formats::reader::EventReader;
@@ -54,86 +57,6 @@ pub struct Translator {
 
 /// The longest encrypted content of a piece of reasoning, in bytes. A longer one is left out.
 const MAX_ENCRYPTED: usize = 1 << 20;
-
-/// A part of an item, by hashes: a server may give it names of any length.
-type Part = (Speech, u64, u64);
-
-/// What came of a part.
-#[derive(Debug, Clone, Default)]
-struct CameSoFar {
-    /// Bytes of its text.
-    len: usize,
-    /// Of the text.
-    hasher: DefaultHasher,
-    /// Whether it did not come as plain text, so that nothing can be said of it.
-    is_odd: bool,
-}
-
-/// What has come of an answer.
-#[derive(Debug, Clone, Copy, Default)]
-struct Came {
-    text: bool,
-    reasoning: bool,
-}
-
-impl Came {
-    fn has(self, speech: Speech) -> bool {
-        match speech {
-            Speech::Text | Speech::Refusal => self.text,
-            Speech::Reasoning => self.reasoning,
-        }
-    }
-}
-
-/// What the whole text of a part has beyond what came of it.
-enum Beyond {
-    Nothing,
-    Text(String),
-    /// Something else came.
-    Other,
-}
-
-impl CameSoFar {
-    fn push(&mut self, said: &RawValue) {
-        match TextPiece::of(said).as_ref().and_then(TextPiece::whole) {
-            Some(text) => {
-                self.len += text.len();
-                self.hasher.write(text.as_bytes());
-            }
-            None => self.is_odd = true,
-        }
-    }
-
-    fn rest_of(&self, whole: &str) -> Beyond {
-        let Some((head, rest)) = whole.split_at_checked(self.len) else { return Beyond::Other };
-        let mut hasher = DefaultHasher::new();
-        hasher.write(head.as_bytes());
-        match hasher.finish() == self.hasher.finish() {
-            true if rest.is_empty() => Beyond::Nothing,
-            true => Beyond::Text(rest.to_owned()),
-            false => Beyond::Other,
-        }
-    }
-}
-
-/// What an event says of where it belongs.
-#[derive(Debug, Clone, Copy, Default)]
-struct Where<'a> {
-    output_index: Option<&'a RawValue>,
-    item_id: Option<&'a RawValue>,
-    part: Option<&'a RawValue>,
-}
-
-impl Where<'_> {
-    fn place(self) -> Place {
-        match (self.output_index.and_then(count), self.item_id.and_then(words)) {
-            (Some(index), _) => Place::Index(index),
-            // llama.cpp leaves the index out.
-            (None, Some(id)) => Place::Item(id),
-            (None, None) => Place::Latest,
-        }
-    }
-}
 
 impl Translator {
     /// A translator whose errors never hold `key`.
@@ -504,22 +427,6 @@ impl Frames for Translator {
     fn limited(&mut self, max_output_tokens: Option<u32>) {
         self.answer.limit(max_output_tokens.map(u64::from));
     }
-}
-
-/// The names under which a part may be known: by its item's place, and by its item's id.
-fn parts(speech: Speech, at: Where<'_>) -> Vec<Part> {
-    let hash = |value: Option<&RawValue>| {
-        let mut hasher = DefaultHasher::new();
-        value.map(RawValue::get).hash(&mut hasher);
-        hasher.finish()
-    };
-    let part = hash(at.part);
-    let items = [at.output_index, at.item_id].into_iter().flatten().map(|item| hash(Some(item)));
-    let mut parts: Vec<_> = items.map(|item| (speech, item, part)).collect();
-    if parts.is_empty() {
-        parts.push((speech, 0, part));
-    }
-    parts
 }
 
 #[cfg(test)]
