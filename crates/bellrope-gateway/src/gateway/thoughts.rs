@@ -370,12 +370,18 @@ mod tests {
             parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
             extra: None,
         };
-        thoughts.remember(&thoughts.asked(&conversation("a")), "p", "call_0", lead("of a"));
+        // As it is when the call is made.
+        let asked = |question: &str| {
+            let mut request = conversation(question);
+            request.messages.truncate(1);
+            thoughts.asked(&request)
+        };
+        thoughts.remember(&asked("a"), "p", "call_0", lead("of a"));
         // Its provider counts, so it may be that of any other conversation, of which nothing is remembered.
         assert_eq!((thought_of("a").as_deref(), thought_of("a, shortened")), (Some("of a"), None));
-        thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", CallLead::default());
+        thoughts.remember(&asked("b"), "p", "call_0", CallLead::default());
         assert_eq!((thought_of("a").as_deref(), thought_of("b"), thought_of("c")), (Some("of a"), None, None));
-        thoughts.remember(&thoughts.asked(&conversation("b")), "p", "call_0", lead("of b"));
+        thoughts.remember(&asked("b"), "p", "call_0", lead("of b"));
         assert_eq!((thought_of("a").as_deref(), thought_of("b").as_deref()), (Some("of a"), Some("of b")));
     }
 
