@@ -2,11 +2,13 @@
 //! answers that break the rules. They live within the test.
 
 use bellrope::{HandlerError, Server, server::ServerBuilder};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     editor::{Editor, message, prompt, stopped},
     support::{Finished, Home},
+    twins::{Number, Text},
 };
 
 /// Serves where the programs of this home look for a server.
@@ -91,57 +93,10 @@ fn a_typed_server_is_listed_with_its_schemas_and_called_with_json() {
 /// A method that has no schema is not left out without a word.
 #[test]
 fn a_method_without_a_schema_is_named_with_the_reason() {
-    use std::fmt;
-
-    use serde::{
-        Deserialize, Deserializer, Serialize,
-        de::{Error as _, Visitor},
-    };
-
-    /// Both are read by one visitor, which is told only when it runs which it is to read.
-    #[derive(Serialize)]
-    struct Text(String);
-
-    #[derive(Serialize)]
-    struct Number(u8);
-
     #[derive(Serialize, Deserialize)]
     enum Either {
         One(Text),
         Two(Number),
-    }
-
-    struct Item {
-        is_text: bool,
-    }
-
-    impl<'de> Visitor<'de> for Item {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an item")
-        }
-
-        fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
-            if self.is_text {
-                String::deserialize(from)
-            } else {
-                u8::deserialize(from).map(|number| number.to_string())
-            }
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Text {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            from.deserialize_newtype_struct("Item", Item { is_text: true }).map(Self)
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Number {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            let number = from.deserialize_newtype_struct("Item", Item { is_text: false })?;
-            Ok(Self(number.parse().map_err(D::Error::custom)?))
-        }
     }
 
     #[bellrope::service]

@@ -48,6 +48,7 @@ mod strangers;
 mod stress;
 mod support;
 mod terminal;
+mod twins;
 mod typed;
 mod unnamed;
 #[cfg(not(feature = "fleet"))]

@@ -1,16 +1,17 @@
 //! `bellrope call` and `bellrope list --schema` with typed servers of both codecs.
 
-use std::fmt;
-
 use bellrope::{
     HandlerError, Server,
     server::ServerBuilder,
     service::{Bytes, Incoming, Stream, produce},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _, de::Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::support::Home;
+use crate::{
+    support::Home,
+    twins::{Number, Text},
+};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -281,44 +282,7 @@ fn schemas_are_listed_with_their_style() {
     assert_eq!(listed["Names.all"]["style"], "server_stream");
 }
 
-/// Two types that one visitor reads, which is told only when it runs which it is to read: a schema cannot tell them apart, so there
-/// is none.
-#[derive(Serialize)]
-struct Text(String);
-
-#[derive(Serialize)]
-struct Number(u8);
-
 type Twins = (Text, Number);
-
-struct Item {
-    is_text: bool,
-}
-
-impl<'de> Visitor<'de> for Item {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an item")
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
-        if self.is_text { String::deserialize(from) } else { u8::deserialize(from).map(|number| number.to_string()) }
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_newtype_struct("Item", Item { is_text: true }).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let number = from.deserialize_newtype_struct("Item", Item { is_text: false })?;
-        Ok(Self(number.parse().map_err(D::Error::custom)?))
-    }
-}
 
 #[test]
 fn json_is_never_sent_as_the_bytes_of_another_codec() {

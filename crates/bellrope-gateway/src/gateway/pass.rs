@@ -144,13 +144,14 @@ impl Gateway {
                     request = kept;
                     request.forget();
                 }
-                // That a fallback does not take the request says nothing of the provider that was meant.
-                _ if is_of_request(&error) && failed.is_some() => {
-                    log(&error);
-                    return Way::Failed(failed.unwrap_or(error));
-                }
                 _ => {
                     log(&error);
+                    // That a fallback does not take the request says nothing of the provider that was meant.
+                    if is_of_request(&error)
+                        && let Some(meant) = failed
+                    {
+                        return Way::Failed(meant);
+                    }
                     return refusal.map_or(Way::Failed(error), |refusal| Way::Refused(*refusal));
                 }
             }
